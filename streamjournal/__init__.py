@@ -1,0 +1,1 @@
+"""streamjournal: a session journal for AI agents."""

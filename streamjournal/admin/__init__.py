@@ -1,0 +1,1 @@
+"""Admin: what an operator does: create what must exist, recover, look after."""

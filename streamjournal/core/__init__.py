@@ -1,0 +1,1 @@
+"""The words that every stage uses: entry, position, numbers, settings, clock, errors."""

@@ -1,0 +1,1 @@
+"""Ingest: the worker, which moves entries from the stream to their journals."""

@@ -1,0 +1,102 @@
+"""What a commit stores in a journal object's metadata, atomically with its body.
+
+Text keys and values, so that S3 (`x-amz-meta-…`, ASCII, 2 KB together) and files (a JSON beside
+the journal) hold the same:
+
+=================  ========================================================================
+key                value
+=================  ========================================================================
+`sj-version`       `1`
+`sj-generation`    drawn when the journal was begun; another one after a restart
+`sj-commit`        drawn for each commit, so that a writer recognises its own
+`sj-position`      `stream/shard/sequence`: everything of this session up to there is in it
+`sj-writers`       the writers' numbers, see `core.numbers`
+`sj-summary`       `entries errors status first last`, times percent-encoded
+=================  ========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from streamjournal.core.numbers import ROOM, WriterNumbers
+from streamjournal.core.position import Position
+
+MAX_META_BYTES: Final = 1_800  # of S3's 2,048; keys and values together
+VERSION: Final = "1"
+
+Status = Literal["running", "ended", "failed"]
+_STATUSES: Final[tuple[Status, ...]] = ("running", "ended", "failed")
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What a list of sessions shows of one.
+
+    Args:
+        entries: lines in the journal.
+        errors: those at level ERROR.
+        first, last: timestamps of the first and the last line, as written.
+        status: `running`; after SESSION_END `ended`, or `failed` if that said so.
+    """
+
+    entries: int = 0
+    errors: int = 0
+    first: str = ""
+    last: str = ""
+    status: Status = "running"
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """A journal's metadata."""
+
+    generation: str
+    commit: str
+    position: Position | None
+    writers: WriterNumbers
+    summary: Summary
+
+    def encode(self) -> dict[str, str]:
+        """The metadata as text, within MAX_META_BYTES; the writers' map gives way if it must."""
+        s = self.summary
+        fields = {
+            "sj-version": VERSION,
+            "sj-generation": self.generation,
+            "sj-commit": self.commit,
+            "sj-summary": f"{s.entries} {s.errors} {s.status} {_quote(s.first)} {_quote(s.last)}",
+        }
+        if self.position is not None:
+            fields["sj-position"] = self.position.encode()
+        used = sum(len(key) + len(value) for key, value in fields.items()) + len("sj-writers")
+        fields["sj-writers"] = self.writers.encode(min(ROOM, MAX_META_BYTES - used))
+        return fields
+
+    @classmethod
+    def decode(cls, fields: Mapping[str, str]) -> Meta | None:
+        """The metadata that `encode` wrote; None for a journal that is not ours (an older tool's).
+
+        Raises:
+            ValueError: it is of a newer version, or broken.
+        """
+        if "sj-version" not in fields:
+            return None
+        if fields["sj-version"] != VERSION:
+            raise ValueError(f"journal metadata of version {fields['sj-version']}; upgrade streamjournal")
+        entries, errors, status, first, last = fields["sj-summary"].split(" ")
+        if status not in _STATUSES:
+            raise ValueError(f"unknown status {status!r}")
+        position = fields.get("sj-position")
+        return cls(
+            generation=fields["sj-generation"],
+            commit=fields["sj-commit"],
+            position=Position.decode(position) if position else None,
+            writers=WriterNumbers.decode(fields.get("sj-writers", "")),
+            summary=Summary(int(entries), int(errors), unquote(first), unquote(last), status),
+        )
+
+
+def _quote(text: str) -> str:
+    return quote(text, safe=":+.,")

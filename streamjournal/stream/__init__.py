@@ -1,0 +1,1 @@
+"""The stream: where entries wait, in order, between an agent and its journals."""
