@@ -84,6 +84,11 @@ class WriterNumbers:
         self._gaps.setdefault(writer, []).append((highest + 1, n - 1))
         return True
 
+    def touch(self, writer: str) -> None:
+        """Count the writer as the one heard last, if it is in the map."""
+        if writer in self._highest:
+            self._highest[writer] = self._highest.pop(writer)
+
     def _fill(self, writer: str, n: int) -> bool:
         gaps = self._gaps.get(writer, [])
         for i, (first, last) in enumerate(gaps):

@@ -1,0 +1,244 @@
+"""The committer: makes a journal longer so that every entry is in it exactly once.
+
+A store's `append` is tried once and may end without an answer. Everything that it can end with goes
+to one loop here: look at the journal as it is now, drop what it already has (by position, by the
+writers' numbers), and try again with the rest. Two things follow from that loop alone: a write that
+worked although its answer was lost is not repeated, and a second worker that believes in the same
+lease cannot double an entry, whoever comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import NamedTuple
+
+from streamjournal.core.backoff import Backoff
+from streamjournal.core.clock import Clock
+from streamjournal.core.entry import JOURNAL_RESTARTED, notice
+from streamjournal.core.errors import (
+    CommitConflictError,
+    CommitUnknownError,
+    JournalGoneError,
+    StoreUnavailableError,
+)
+from streamjournal.core.numbers import WriterNumbers
+from streamjournal.core.position import Lineage, Position
+from streamjournal.store.history import read_history
+from streamjournal.store.meta import Meta, Status, Summary
+from streamjournal.store.port import Head, Store
+
+_MAX_TRIES = 8  # conflicts in a row before the caller's own backoff takes over
+
+
+LineageSource = Callable[[Collection[str]], Awaitable[Lineage]]
+"""Gives a lineage that was fetched late enough to list these shards, if they still exist."""
+
+
+class Item(NamedTuple):
+    """One entry to commit, with what its line says.
+
+    Args:
+        line: the entry's line without its newline.
+        position: of the record that it came in.
+        writer, n: from its id; writer is None for an entry of another producer.
+        timestamp, level: as in the line.
+        status: what it makes of the session: None for nothing, else its status from there on.
+    """
+
+    line: bytes
+    position: Position
+    writer: str | None
+    n: int
+    timestamp: str
+    level: str
+    status: Status | None
+
+
+class Committed(NamedTuple):
+    """What a commit did.
+
+    Args:
+        head: the journal now; None if there was nothing to write and there is no journal.
+        written: entries that it wrote, notices included.
+        duplicates: items that the journal had already.
+        conflicts: tries that met another version, or no answer.
+    """
+
+    head: Head | None
+    written: int
+    duplicates: int
+    conflicts: int
+
+
+class History(NamedTuple):
+    """What a journal has, when a commit begins.
+
+    Args:
+        generation: None for a journal that is yet to be begun, or adopted.
+    """
+
+    reached: Position | None
+    numbers: WriterNumbers
+    summary: Summary
+    generation: str | None
+
+
+class Committer:
+    """Commits items to journals, through any store.
+
+    Args:
+        lineage: gives the shards' lineage, fresh enough to know the shards that it is asked for.
+    """
+
+    def __init__(self, store: Store, clock: Clock, lineage: LineageSource) -> None:
+        self._store = store
+        self._clock = clock
+        self._lineage = lineage
+
+    async def commit(
+        self,
+        session_id: str,
+        items: Sequence[Item],
+        known: Head | None,
+        still_ours: Callable[[], Awaitable[None]],
+    ) -> Committed:
+        """Bring the items that the journal does not have into it, in their order.
+
+        Args:
+            items: in stream order; all of this session.
+            known: the head after the last commit, if the caller remembers it; otherwise it is asked for.
+            still_ours: called before another try; raises LeaseLostError if the shard was lost.
+
+        Raises:
+            UnavailableError: nothing could be resolved for now; call again with the same items.
+            CommitRefusedError: the store will never take this.
+            LeaseLostError: from `still_ours`.
+        """
+        base = known if known is not None else await self._store.head(session_id)
+        deleted = False
+        conflicts = 0
+        backoff = Backoff(self._clock, first=0.05, longest=2.0)
+        while True:
+            history = await self._history(session_id, base, items)
+            fresh = await self._missing(history, items)
+            if not fresh:
+                return Committed(base, 0, len(items), conflicts)
+            lines, meta = self._next_version(
+                session_id, base, history, fresh, reached=items[-1].position, deleted=deleted
+            )
+            try:
+                head = await self._store.append(session_id, base, lines, meta)
+            except (CommitConflictError, CommitUnknownError, JournalGoneError) as problem:
+                conflicts += 1
+                if conflicts >= _MAX_TRIES:
+                    raise StoreUnavailableError(
+                        f"{conflicts} commits in a row failed: {problem}"
+                    ) from problem
+                await backoff.wait()
+                before, base = base, await self._store.head(session_id)
+                if base is not None and base.meta is not None and base.meta.commit == meta.commit:
+                    return Committed(base, lines.count(b"\n"), len(items) - len(fresh), conflicts)
+                deleted = before is not None and base is None
+                await still_ours()
+            else:
+                return Committed(head, lines.count(b"\n"), len(items) - len(fresh), conflicts)
+
+    async def _history(self, session_id: str, base: Head | None, items: Sequence[Item]) -> History:
+        """What the journal at `base` has; by its metadata, or by its lines where that does not say."""
+        if base is None:
+            return History(None, WriterNumbers(), Summary(), None)
+        if base.meta is None:  # an older tool's journal, or its metadata was removed by hand
+            numbers, summary = await read_history(self._store, session_id)
+            return History(None, numbers, summary, None)
+        numbers = base.meta.writers.copy()
+        if any(not numbers.knows(item.writer) for item in items if item.writer is not None):
+            found, _ = await read_history(self._store, session_id)
+            for writer in numbers.writers():  # the map's own order says who was heard last
+                found.touch(writer)
+            numbers = found
+        return History(base.meta.position, numbers, base.meta.summary, base.meta.generation)
+
+    async def _missing(self, history: History, items: Sequence[Item]) -> list[Item]:
+        """The items that the journal lacks; they are counted into the history's numbers."""
+        covered = await self._covered(history.reached, items)
+        numbers = history.numbers
+        return [
+            item
+            for item in items
+            if item.position not in covered and (item.writer is None or numbers.add(item.writer, item.n))
+        ]
+
+    async def _covered(self, reached: Position | None, items: Sequence[Item]) -> set[Position]:
+        """The items' positions that the journal has got past."""
+        if reached is None:
+            return set()
+        positions = {item.position for item in items}
+        elsewhere = {p.shard for p in positions} - {reached.shard}
+        lineage = await self._lineage({*elsewhere, reached.shard}) if elsewhere else Lineage({})
+        return {p for p in positions if lineage.covers(reached, p)}
+
+    def _next_version(
+        self,
+        session_id: str,
+        base: Head | None,
+        history: History,
+        fresh: list[Item],
+        *,
+        reached: Position,
+        deleted: bool,
+    ) -> tuple[bytes, Meta]:
+        """The bytes to add, and the metadata of the journal once it has them."""
+        lines = [item.line for item in fresh]
+        notices = 0
+        if base is None and (deleted or _begins_late(fresh)):
+            lines.insert(0, self._restart_notice(session_id, fresh[0], deleted=deleted))
+            notices = 1
+        lines.append(b"")
+        meta = Meta(
+            generation=history.generation or self._clock.draw_id(),
+            commit=self._clock.draw_id(),
+            position=reached,
+            writers=history.numbers,
+            summary=summarise(history.summary, fresh, notices=notices),
+        )
+        return b"\n".join(lines), meta
+
+    def _restart_notice(self, session_id: str, first: Item, *, deleted: bool) -> bytes:
+        if deleted:
+            reason = "the journal was deleted while its worker ran; it begins again here"
+        else:
+            reason = f"there is no journal, and the first entry of writer {first.writer} is number {first.n}"
+        where = first.position
+        return notice(
+            f"{where.shard}:{where.sequence}:restarted",
+            session_id,
+            JOURNAL_RESTARTED,
+            self._clock.time_ns(),
+            {"reason": reason, "position": where.encode()},
+        )
+
+
+def summarise(summary: Summary, items: Sequence[Item], *, notices: int = 0) -> Summary:
+    """The summary of a journal after `items`; `notices` counts lines of the system's before them."""
+    status = summary.status
+    for item in items:
+        if item.status is not None:
+            status = item.status
+    return Summary(
+        entries=summary.entries + len(items) + notices,
+        errors=summary.errors + sum(item.level == "ERROR" for item in items),
+        first=summary.first or items[0].timestamp,
+        last=items[-1].timestamp,
+        status=status,
+    )
+
+
+def _begins_late(fresh: Sequence[Item]) -> bool:
+    """Whether a writer's first entry in a new journal is not its number 1."""
+    seen: set[str] = set()
+    for item in fresh:
+        if item.writer is not None and item.writer not in seen:
+            seen.add(item.writer)
+            if item.n > 1:
+                return True
+    return False
