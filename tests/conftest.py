@@ -1,0 +1,33 @@
+"""What every test gets: an environment of its own, and the emulators on demand."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest_plugins = ["tests.emulators.fixtures"]
+
+_OURS = ("STREAMJOURNAL_", "JOURNAL_BUCKET", "AWS_")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own settings and credentials reach no test, and no test writes into his home."""
+    for name in [name for name in os.environ if name.startswith(_OURS)]:
+        monkeypatch.delenv(name)
+    nowhere = tmp_path / "no-aws-configuration"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # asking it for credentials takes seconds
+    monkeypatch.setenv("STREAMJOURNAL_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Async tests run on asyncio, as AWS clients do; tests of the pipeline ask for trio."""
+    return "asyncio"
