@@ -7,6 +7,7 @@ extra of the package. Credentials, region and endpoint come from where the AWS S
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -83,7 +84,9 @@ class AwsClient:
         async with self._opening:
             if self._client is None:
                 try:
-                    context = get_session().create_client(self.service, config=self._config)
+                    context = get_session().create_client(
+                        self.service, region_name=_region(), config=self._config
+                    )
                     self._client = await self._stack.enter_async_context(context)
                 except boto.BotoCoreError as problem:
                     raise explain(problem, self.service) from problem
@@ -94,6 +97,13 @@ class AwsClient:
         async with self._opening:
             self._client = None
             await self._stack.aclose()
+
+
+def _region() -> str | None:
+    """AWS_REGION, which every other SDK reads and which containers on AWS set; botocore reads only
+    AWS_DEFAULT_REGION, and then the profile.
+    """
+    return None if os.environ.get("AWS_DEFAULT_REGION") else os.environ.get("AWS_REGION") or None
 
 
 def error_code(error: BaseException) -> str:
