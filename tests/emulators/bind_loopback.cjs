@@ -18,5 +18,6 @@ net.Server.prototype.listen = function (...given) {
   return listen.call(this, { port: 0, host: "127.0.0.1" }, callback);
 };
 
-process.stdin.on("end", () => process.exit(0));
+// Not process.exit: kinesis-local replaces it by one that waits for idle connections.
+process.stdin.on("end", () => process.kill(process.pid, "SIGKILL"));
 process.stdin.resume();

@@ -113,7 +113,7 @@ def _running(name: str, command: Sequence[str], settings: Mapping[str, str]) -> 
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """End a server by closing its stdin; SIGTERM would make kinesis-local wait for idle connections."""
+    """End a server by closing its stdin, which both take as the end; kill it if it does not."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.close()
