@@ -23,7 +23,7 @@ import sys
 import threading
 import traceback
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import BinaryIO
 
 os.environ.setdefault("MOTO_DISABLE_GLOBAL_CORS", "true")  # before moto reads it; costs time per request
 
@@ -31,38 +31,10 @@ from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from tests.emulators import shards
+from tests.emulators.one_at_a_time import OneAtATime
 from tests.emulators.preconditions import Preconditions
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from wsgiref.types import WSGIApplication
-
 _NO_BODY = ("204", "304")
-
-
-class OneAtATime:
-    """Runs a WSGI application's whole response under one lock."""
-
-    def __init__(self, app: WSGIApplication) -> None:
-        self._app = app
-        self._lock = threading.Lock()
-
-    def respond(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
-        """Status, headers and body, all of it produced before another request starts."""
-        answer: dict[str, Any] = {}
-
-        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            answer.update(status=status, headers=headers)
-            return None
-
-        with self._lock:
-            chunks: Iterable[bytes] = self._app(environ, start_response)
-            try:
-                body = b"".join(chunks)
-            finally:
-                if hasattr(chunks, "close"):
-                    chunks.close()
-        return answer["status"], answer["headers"], body
 
 
 class KeepAliveHandler(MotoRequestHandler):

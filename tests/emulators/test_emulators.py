@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from aiobotocore.session import get_session
 
 from tests.emulators import processes
+from tests.emulators.one_at_a_time import OneAtATime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.aws
 
@@ -92,6 +96,26 @@ def test_behind(aws_stream: Any, aws_client: Any, aws_emulator: str) -> None:
     assert rest["MillisBehindLatest"] == 0
     nothing = client.get_records(ShardIterator=rest["NextShardIterator"])
     assert (nothing["Records"], nothing["MillisBehindLatest"]) == ([], 0)
+
+
+def test_one_at_a_time() -> None:
+    """No request starts before the body of the one before it has been produced."""
+    inside: list[int] = []
+    overlaps: list[int] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        inside.append(environ["n"])
+        time.sleep(0.001)  # long enough for another thread to get here
+        start_response("200 OK", [("X-N", str(environ["n"]))])
+        yield b"half"
+        overlaps.append(len(inside) - 1)
+        inside.pop()
+
+    server = OneAtATime(app)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: server.respond({"n": n}), range(40)))
+    assert answers == [("200 OK", [("X-N", str(n))], b"half") for n in range(40)]
+    assert overlaps == [0] * 40
 
 
 @pytest.mark.anyio
