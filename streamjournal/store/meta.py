@@ -11,7 +11,7 @@ key                value
 `sj-commit`        drawn for each commit, so that a writer recognises its own
 `sj-position`      `stream/shard/sequence`: everything of this session up to there is in it
 `sj-writers`       the writers' numbers, see `core.numbers`
-`sj-summary`       `entries errors status first last`, times percent-encoded
+`sj-summary`       `entries errors status first last`, times percent-encoded, `-` for none
 =================  ========================================================================
 """
 
@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from streamjournal.core.entry import MAX_TIMESTAMP_BYTES
 from streamjournal.core.numbers import ROOM, WriterNumbers
 from streamjournal.core.position import Position
 
@@ -94,9 +95,16 @@ class Meta(msgspec.Struct, frozen=True):
             commit=fields["sj-commit"],
             position=Position.decode(position) if position else None,
             writers=WriterNumbers.decode(fields.get("sj-writers", "")),
-            summary=Summary(int(entries), int(errors), unquote(first), unquote(last), status),
+            summary=Summary(int(entries), int(errors), _unquote(first), _unquote(last), status),
         )
 
 
 def _quote(text: str) -> str:
-    return quote(text, safe=":+.,")
+    """Never empty, since HTTP strips and folds spaces; too long (an older tool's) is left out."""
+    if not text or len(text.encode()) > MAX_TIMESTAMP_BYTES:
+        return "-"
+    return "%2D" if text == "-" else quote(text, safe=":+.,")
+
+
+def _unquote(text: str) -> str:
+    return "" if text == "-" else unquote(text)

@@ -34,6 +34,7 @@ SCRATCH: Final = "scratch/"
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
 _DIGEST_LENGTH: Final = 64
 _SAFE_TILDE: Final = re.compile(r"~[0-9a-f]{64}")
+_BLOB_KEY: Final = re.compile(r"blobs/(?!\.\.?/)[A-Za-z0-9%._~-]{1,200}/[A-Za-z0-9%._~-]{1,240}\.json")
 
 
 def session_name(session_id: str) -> str:
@@ -76,6 +77,11 @@ def name_in_key(prefix: str, key: str) -> str | None:
 def blob_key(session_id: str, entry_id: str) -> str:
     """The object of an entry's details that were too large for a record."""
     return f"{BLOBS}{session_name(session_id)}/{quote(entry_id, safe='')}.json"
+
+
+def is_blob_key(key: str) -> bool:
+    """Whether a key may be read as a blob. It stands in an entry, so anybody may have written it."""
+    return _BLOB_KEY.fullmatch(key) is not None
 
 
 def dead_letter_key(stream: str, shard: str, sequence: str, index: int) -> str:

@@ -122,7 +122,7 @@ class Store(Protocol):
         ...
 
     def journals(self) -> AsyncIterator[Listed]:
-        """Every journal, in the order of the names."""
+        """Every journal, in the order of its keys (so `a-b/…` comes before `a/…`)."""
         ...
 
     async def head_named(self, name: str) -> Head | None:

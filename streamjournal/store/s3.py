@@ -1,0 +1,288 @@
+"""The store on S3: journals as objects, made longer by conditional writes (see `s3_append`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import msgspec
+
+from streamjournal.core.aws import AwsClient, error_code
+from streamjournal.core.clock import Clock
+from streamjournal.core.errors import (
+    CommitRefusedError,
+    NotConfiguredError,
+    StoreUnavailableError,
+    StreamjournalError,
+)
+from streamjournal.store.body_cache import BodyCache
+from streamjournal.store.first_line import MAX_FIRST_LINE, session_id_in
+from streamjournal.store.meta import Meta
+from streamjournal.store.names import (
+    JOURNAL,
+    SCRATCH,
+    blob_key,
+    dead_letter_key,
+    is_blob_key,
+    journal_key,
+    name_in_key,
+    session_of,
+)
+from streamjournal.store.port import Body, DeadLetter, Head, Listed
+from streamjournal.store.s3_append import Appender
+from streamjournal.store.s3_errors import S3_ERRORS, explain_s3, explained, is_beyond_end, is_missing
+from streamjournal.store.s3_probe import probe
+
+CHUNK: Final = 2**20
+_READ_ATTEMPTS: Final = 4
+_COMMIT_TIMEOUT: Final = 60.0  # seconds; S3 copies up to a gigabyte within one call
+_MAX_LOOKS: Final = 4
+_AT_ONCE: Final = 16  # dead letters being written
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+class S3Store:
+    """Journals, blobs and dead letters in one bucket.
+
+    Args:
+        bucket: its name.
+        prefix: what the journals' keys start with.
+        clock: for a commit's time, and the scratch object's name.
+        client: used for everything, its SDK retries off; by default two clients are opened, one
+            without retries for commits, one with them for everything else.
+        cache_bytes: bytes of journals' bodies kept to be uploaded again with the next lines.
+        append_threshold: bytes from which on a commit uploads only the new lines; at least 5 MiB.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "journals/",
+        clock: Clock,
+        client: AwsClient | None = None,
+        cache_bytes: int = 64 * 2**20,
+        append_threshold: int = 8 * 2**20,
+    ) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._clock = clock
+        commits = client or AwsClient("s3", attempts=1, timeout=_COMMIT_TIMEOUT)
+        self._client = client or AwsClient("s3", attempts=_READ_ATTEMPTS)
+        self._clients = {commits, self._client}
+        self._commits = commits
+        self._appender = Appender(commits, bucket, BodyCache(cache_bytes), threshold=append_threshold)
+        self._bucket_seen = False
+
+    async def head(self, session_id: str) -> Head | None:
+        """See `store.port.Store.head`; one HeadObject."""
+        return await self._head(journal_key(self._prefix, session_id), session_id)
+
+    async def append(self, session_id: str, base: Head | None, lines: bytes, meta: Meta) -> Head:
+        """See `store.port.Store.append`. A 409 counts as a conflict: S3 has written nothing."""
+        key = journal_key(self._prefix, session_id)
+        written = await self._appender.append(key, base, lines, meta.encode())
+        return Head(session_id, written.size, written.etag, self._clock.time(), meta)
+
+    @asynccontextmanager
+    async def open(
+        self, session_id: str, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[Body | None]:
+        """See `store.port.Store.open`; one GetObject, streamed."""
+        key = journal_key(self._prefix, session_id)
+        for _ in range(_MAX_LOOKS):
+            answer = await self._get(key, _range(start, stop)) if _may_have_bytes(start, stop) else None
+            if answer is not None:
+                break
+            head = await self._head(key, session_id)
+            if head is None:
+                yield None
+                return
+            if start >= head.size or not head.size or not _may_have_bytes(start, stop):
+                yield Body(head, _first(start, head.size), _nothing())
+                return
+            # it was not there, or shorter, and has grown since: ask again
+        else:
+            raise StoreUnavailableError(f"bucket {self._bucket}: {key} has bytes, and gives none")
+        async with answer["Body"] as stream:
+            first, size = _content_range(answer)
+            head = self._head_of(answer, session_id, size)
+            length = size - first if stop is None else max(0, min(stop, size) - first)
+            yield Body(head, first, self._pieces(stream, length))
+
+    async def journals(self) -> AsyncIterator[Listed]:
+        """See `store.port.Store.journals`; one ListObjectsV2 per 1,000 objects."""
+        s3 = await self._client.get()
+        pages = aiter(s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix))
+        while True:
+            with explained(self._bucket):
+                page = await anext(pages, None)
+            if page is None:
+                return
+            for found in page.get("Contents", ()):
+                name = name_in_key(self._prefix, found["Key"])
+                if name is not None:
+                    modified = found["LastModified"].timestamp()
+                    yield Listed(name, session_of(name), found["Size"], found["ETag"], modified)
+
+    async def head_named(self, name: str) -> Head | None:
+        """See `store.port.Store.head_named`; also reads the first line, if the name is a hash."""
+        key = f"{self._prefix}{name}/{JOURNAL}"
+        if name_in_key(self._prefix, key) is None:
+            return None
+        session_id = session_of(name)
+        if session_id is not None:
+            return await self._head(key, session_id)
+        answer = await self._get(key, None)
+        if answer is None:
+            return None
+        async with answer["Body"] as stream:
+            session_id = session_id_in(await self._first_line(stream, answer["ContentLength"]), name)
+        return self._head_of(answer, session_id, answer["ContentLength"])
+
+    async def put_blob(self, session_id: str, entry_id: str, data: bytes) -> str:
+        """See `store.port.Store.put_blob`."""
+        key = blob_key(session_id, entry_id)
+        await self._put(key, data)
+        return key
+
+    async def get_blob(self, key: str) -> bytes | None:
+        """See `store.port.Store.get_blob`."""
+        answer = await self._get(key, None) if is_blob_key(key) else None
+        if answer is None:
+            return None
+        async with answer["Body"] as stream:
+            with explained(self._bucket):
+                data: bytes = await stream.read()
+        return data
+
+    async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> list[str]:
+        """See `store.port.Store.put_dead_letters`."""
+        keys = [dead_letter_key(it.stream, it.shard, it.sequence, it.index) for it in letters]
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+        failures: list[StreamjournalError] = []
+
+        async def put(key: str, letter: DeadLetter) -> None:
+            async with limiter:
+                try:
+                    await self._put(key, msgspec.json.encode(letter))
+                except StreamjournalError as problem:
+                    failures.append(problem)
+
+        async with anyio.create_task_group() as tasks:
+            for key, letter in zip(keys, letters, strict=True):
+                tasks.start_soon(put, key, letter)
+        if failures:
+            raise failures[0]
+        return keys
+
+    async def probe(self) -> None:
+        """See `store.port.Store.probe`; asks with the client that commits."""
+        await probe(await self._commits.get(), self._bucket, SCRATCH + self._clock.draw_id())
+
+    async def aclose(self) -> None:
+        """See `store.port.Store.aclose`."""
+        for client in self._clients:
+            await client.aclose()
+
+    async def _head(self, key: str, session_id: str) -> Head | None:
+        s3 = await self._client.get()
+        try:
+            answer = await s3.head_object(Bucket=self._bucket, Key=key)
+        except S3_ERRORS as problem:
+            if not is_missing(problem):
+                raise explain_s3(problem, self._bucket) from problem
+            await self._check_bucket(s3)
+            return None
+        return self._head_of(answer, session_id, answer["ContentLength"])
+
+    async def _check_bucket(self, s3: Any) -> None:
+        """Tell a missing bucket from a missing object, once: the answer to a HEAD does not."""
+        if self._bucket_seen:
+            return
+        try:
+            await s3.head_bucket(Bucket=self._bucket)
+        except S3_ERRORS as problem:
+            if is_missing(problem) or error_code(problem) == "NoSuchBucket":
+                raise NotConfiguredError(
+                    f"bucket {self._bucket} does not exist; make it with `streamjournal init`, "
+                    "or set STREAMJOURNAL_BUCKET"
+                ) from problem
+            raise explain_s3(problem, self._bucket) from problem
+        self._bucket_seen = True
+
+    async def _get(self, key: str, bytes_range: str | None) -> dict[str, Any] | None:
+        """GetObject's answer; None if there is no such object, or no byte of it in the range."""
+        s3 = await self._client.get()
+        arguments = {"Range": bytes_range} if bytes_range else {}
+        try:
+            answer: dict[str, Any] = await s3.get_object(Bucket=self._bucket, Key=key, **arguments)
+        except S3_ERRORS as problem:
+            if is_missing(problem) or is_beyond_end(problem):
+                return None
+            raise explain_s3(problem, self._bucket) from problem
+        return answer
+
+    async def _put(self, key: str, data: bytes) -> None:
+        s3 = await self._client.get()
+        with explained(self._bucket):
+            await s3.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType="application/json")
+
+    def _head_of(self, answer: dict[str, Any], session_id: str, size: int) -> Head:
+        try:
+            meta = Meta.decode(answer.get("Metadata", {}))
+        except (ValueError, KeyError) as problem:
+            raise CommitRefusedError(
+                f"the metadata of {session_id}'s journal cannot be read: {problem}"
+            ) from problem
+        return Head(session_id, size, answer["ETag"], answer["LastModified"].timestamp(), meta)
+
+    async def _pieces(self, stream: Any, length: int) -> AsyncIterator[bytes]:
+        while length:
+            with explained(self._bucket):
+                piece: bytes = await stream.read(min(CHUNK, length))
+            if not piece:
+                return
+            length -= len(piece)
+            yield piece
+
+    async def _first_line(self, stream: Any, length: int) -> bytes:
+        line = b""
+        async for piece in self._pieces(stream, min(length, MAX_FIRST_LINE)):
+            before, newline, _ = piece.partition(b"\n")
+            line += before
+            if newline:
+                break
+        return line
+
+
+def _may_have_bytes(start: int, stop: int | None) -> bool:
+    return stop is None or start < stop
+
+
+def _range(start: int, stop: int | None) -> str | None:
+    """The HTTP range; of a suffix with a stop all of it, since only the answer tells where that is."""
+    if start < 0:
+        return f"bytes={start}"
+    if stop is not None:
+        return f"bytes={start}-{stop - 1}"
+    return f"bytes={start}-" if start else None
+
+
+def _first(start: int, size: int) -> int:
+    return max(0, size + start) if start < 0 else min(start, size)
+
+
+def _content_range(answer: dict[str, Any]) -> tuple[int, int]:
+    """The offset of an answer's first byte, and the size of the whole object."""
+    match = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+    return (int(match[1]), int(match[3])) if match else (0, int(answer["ContentLength"]))
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    pieces: tuple[bytes, ...] = ()
+    for piece in pieces:
+        yield piece
