@@ -27,7 +27,11 @@ from typing import BinaryIO
 
 os.environ.setdefault("MOTO_DISABLE_GLOBAL_CORS", "true")  # before moto reads it; costs time per request
 
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from tests.emulators import shards
@@ -77,7 +81,7 @@ class KeepAliveHandler(MotoRequestHandler):
 
     def end_headers_with(self, body: bytes) -> None:
         """Send the buffered headers and the body in one write: two would wait for each other's ACK."""
-        buffered: list[bytes] = self._headers_buffer  # type: ignore[attr-defined]
+        buffered: list[bytes] = self._headers_buffer
         self.wfile.write(b"".join((*buffered, b"\r\n", body)))
         buffered.clear()
 

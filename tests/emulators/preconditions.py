@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.exceptions import MissingBucket
 from moto.s3.models import FakeKey, FakeMultipart, S3Backend, s3_backends
 
@@ -107,7 +107,8 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """A request header, None if it was not sent."""
-        return self._environ.get("HTTP_" + name.upper().replace("-", "_"))
+        value: str | None = self._environ.get("HTTP_" + name.upper().replace("-", "_"))
+        return value
 
     @property
     def upload_id(self) -> str | None:

@@ -100,6 +100,7 @@ def _running(name: str, command: Sequence[str], settings: Mapping[str, str]) -> 
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # Ctrl-C is for the command that uses the emulator, not for the emulator
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -144,7 +144,7 @@ class TestMultipart:
         etag = bucket.put(b"a" * PART)
         upload = bucket.call("create_multipart_upload", Metadata={"sj-commit": "x"})["UploadId"]
         source = {"Bucket": bucket.name, "Key": KEY}
-        whole = {"PartNumber": 1, "CopySource": source, "CopySourceIfMatch": etag}
+        whole: dict[str, Any] = {"PartNumber": 1, "CopySource": source, "CopySourceIfMatch": etag}
         copied = bucket.call("upload_part_copy", UploadId=upload, **whole)["CopyPartResult"]
         added = bucket.call("upload_part", UploadId=upload, PartNumber=2, Body=b"b\n")
         parts = [{"PartNumber": n, "ETag": e["ETag"]} for n, e in ((1, copied), (2, added))]
@@ -181,10 +181,10 @@ class TestMultipart:
         arguments = bucket.upload(b"x")
         bucket.call("abort_multipart_upload", UploadId=arguments["UploadId"])
         assert bucket.refused("complete_multipart_upload", **arguments) == (404, "NoSuchUpload")
-        part = {"UploadId": arguments["UploadId"], "PartNumber": 1}
+        part: dict[str, Any] = {"UploadId": arguments["UploadId"], "PartNumber": 1}
         assert bucket.refused("upload_part", Body=b"x", **part) == (404, "NoSuchUpload")
         bucket.put()
-        source = {"CopySource": {"Bucket": bucket.name, "Key": KEY}}
+        source: dict[str, Any] = {"CopySource": {"Bucket": bucket.name, "Key": KEY}}
         assert bucket.refused("upload_part_copy", **source, **part) == (404, "NoSuchUpload")
 
 
