@@ -113,7 +113,7 @@ class Request:
     @property
     def upload_id(self) -> str | None:
         """Of the multipart upload, if the request belongs to one."""
-        return self.query.get("uploadId", [None])[0]
+        return next(iter(self.query.get("uploadId", ())), None)
 
     @property
     def begins_object(self) -> bool:
