@@ -43,7 +43,8 @@ class Foreign:
     def __init__(self, line: bytes, *, session_id: str | None = None) -> None:
         fields = _decode_raw(line)
         given = {name: msgspec.json.decode(fields[name]) for name in _ENVELOPE[:-1] if name in fields}
-        self.session_id = check_session_id(given.get("session_id", session_id))
+        own_session = given.get("session_id")
+        self.session_id = check_session_id(session_id if own_session is None else own_session)
         self.event_type = check_event_type(given.get("event_type"))
         check_optional("tool_name", given.get("tool_name"))
         if given.get("level") is not None:

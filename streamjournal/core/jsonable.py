@@ -7,7 +7,7 @@ as null) goes that way. This is the slow path for the rest:
 ===========================  ==========================================
 value                        becomes
 ===========================  ==========================================
-numpy scalar, array          `.item()`, `.tolist()`
+numpy scalar, array          `.tolist()`; a number that Python has not: its text
 key that is no text          text: `"(1, 2)"`, `"None"`, `"1.5"`
 lone surrogate in text       U+FFFD, the replacement character
 object inside itself         `"<cycle>"`
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import UserString
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ import msgspec
 
 _MAX_DEPTH = 64
 _MAX_REPR = 1_000
+_ATOMS = (range, UserString)  # iterable, but better shown as they are: a range may be endless in practice
 _plain = msgspec.json.Encoder()
 
 
@@ -40,29 +42,29 @@ def to_jsonable(value: Any) -> Any:
 
 def encode_details(details: Any) -> msgspec.Raw:
     """`details` as JSON bytes; what is no mapping becomes `{"value": …}`."""
-    if not isinstance(details, Mapping):
-        details = {"value": details}
-    return msgspec.Raw(_plain.encode(to_jsonable(details)))
+    converted = to_jsonable(details)
+    if not _is_mapping(details) or not isinstance(converted, dict):
+        converted = {"value": converted}
+    return msgspec.Raw(_plain.encode(converted))
 
 
 def _convert(value: Any, above: tuple[int, ...], depth: int) -> Any:
-    if value is None or value is True or value is False:
-        return value
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, int):
-        number = int(value)
-        return number if -(2**63) <= number < 2**64 else _digits(number)
-    if isinstance(value, float):
-        return float(value)
-    if depth > _MAX_DEPTH:
-        return "<too deep>"
-    if id(value) in above:
-        return "<cycle>"
-    inside = (*above, id(value))
     try:
-        return _convert_object(value, inside, depth + 1)
-    except Exception as problem:  # noqa: BLE001  # a property, an iterator or an item() of the caller's own may raise
+        if value is None or value is True or value is False:
+            return value
+        if isinstance(value, str):
+            return _text(value)
+        if isinstance(value, int):
+            number = int.__index__(value)  # not int(value): a subclass may convert as it likes
+            return number if -(2**63) <= number < 2**64 else _digits(number)
+        if isinstance(value, float):
+            return float.__float__(value)
+        if depth > _MAX_DEPTH:
+            return "<too deep>"
+        if id(value) in above:
+            return "<cycle>"
+        return _convert_object(value, (*above, id(value)), depth + 1)
+    except Exception as problem:  # noqa: BLE001  # the caller's own code runs: properties, iterators, even __class__
         return f"<{type(value).__name__} that cannot be converted: {type(problem).__name__}>"
 
 
@@ -80,13 +82,14 @@ def _convert_object(value: Any, inside: tuple[int, ...], depth: int) -> Any:
             f.name: _convert(getattr(value, f.name, None), inside, depth) for f in dataclasses.fields(value)
         }
     if hasattr(value, "dtype") and hasattr(value, "tolist"):  # numpy scalars and arrays
-        return _convert(value.tolist(), inside, depth)
+        plain = value.tolist()
+        return _text(str(value)) if type(plain) is type(value) else _convert(plain, inside, depth)
     if isinstance(value, msgspec.Struct):
         return _convert(msgspec.structs.asdict(value), inside, depth)
     try:
         return msgspec.json.decode(_plain.encode(value))
     except (TypeError, ValueError, RecursionError, UnicodeError, OverflowError):
-        if isinstance(value, Iterable) and hasattr(value, "__len__"):
+        if isinstance(value, Iterable) and hasattr(value, "__len__") and not isinstance(value, _ATOMS):
             return [_convert(v, inside, depth) for v in value]
         return _text(repr(value)[:_MAX_REPR])
 
@@ -100,9 +103,17 @@ def _key(key: Any) -> str:
         return f"<{type(key).__name__}>"
 
 
+def _is_mapping(value: Any) -> bool:
+    try:
+        return isinstance(value, Mapping)
+    except Exception:  # noqa: BLE001  # a proxy's __class__ is the caller's own code
+        return False
+
+
 def _text(text: str) -> str:
+    text = str.__str__(text)  # not str(text): an enum would give its name, and msgspec gives its value
     if _is_utf8(text):
-        return str(text)
+        return text
     return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
 
 

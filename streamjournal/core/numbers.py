@@ -137,6 +137,6 @@ class WriterNumbers:
             highest, _, gaps = rest.partition("!")
             numbers._highest[writer] = int(highest)
             for gap in filter(None, gaps.split(".")):
-                first, _, last = gap.partition("-")
-                numbers._gaps.setdefault(writer, []).append((int(first), int(last or first)))
+                first, dash, last = gap.partition("-")
+                numbers._gaps.setdefault(writer, []).append((int(first), int(last if dash else first)))
         return numbers

@@ -58,7 +58,7 @@ class Position(NamedTuple):
             ValueError: it is none.
         """
         stream, shard, sequence = text.split("/")
-        if not (stream and shard and sequence.isdigit()):
+        if not (stream and shard and sequence.isascii() and sequence.isdigit()):
             raise ValueError(f"not a position: {text!r}")
         return cls(stream, shard, sequence)
 

@@ -1,0 +1,26 @@
+"""Waking a task from any thread, whatever event loop it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from anyio.lowlevel import current_token
+
+
+def notifier(event: anyio.Event) -> Callable[[], None]:
+    """A function that sets `event` from any thread, never waits, and survives the loop's end.
+
+    `anyio.from_thread` would wait for the loop, and the loop may be the agent's own, busy for minutes.
+    """
+    native: Any = current_token().native_token
+    schedule = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
+
+    def notify() -> None:
+        try:
+            schedule(event.set)
+        except RuntimeError:  # the loop is closed (trio: RunFinishedError is one), so nobody waits
+            return
+
+    return notify
