@@ -7,7 +7,7 @@ as null) goes that way. This is the slow path for the rest:
 ===========================  ==========================================
 value                        becomes
 ===========================  ==========================================
-numpy scalar, array          `.tolist()`; a number that Python has not: its text
+numpy scalar, array          `.tolist()`, or text (longdouble)
 key that is no text          text: `"(1, 2)"`, `"None"`, `"1.5"`
 lone surrogate in text       U+FFFD, the replacement character
 object inside itself         `"<cycle>"`
