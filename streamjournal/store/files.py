@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -99,7 +99,8 @@ class FilesStore:
             assert head is not None
             first = max(0, head.size + start) if start < 0 else min(start, head.size)
             end = head.size if stop is None else min(stop, head.size)
-            yield Body(head, first, self._pieces(file.fileno(), first, end))
+            async with aclosing(self._pieces(file.fileno(), first, end)) as pieces:
+                yield Body(head, first, pieces)
 
     async def journals(self) -> AsyncIterator[Listed]:
         """See `store.port.Store.journals`."""
@@ -162,7 +163,7 @@ class FilesStore:
             await anyio.sleep(self._clock.jitter(pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _pieces(self, file: int, start: int, stop: int) -> AsyncIterator[bytes]:
+    async def _pieces(self, file: int, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         while start < stop:
             piece = await self._run(os.pread, file, min(CHUNK, stop - start), start)
             if not piece:

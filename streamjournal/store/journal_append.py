@@ -110,7 +110,7 @@ def _begin(folder: Path, fd: int, lines: bytes, meta: Meta, now: float) -> State
         _write_all(body, lines)
     finally:
         os.close(body)
-    committed = Committed(f"1.{meta.commit}", len(lines), now, meta.encode())
+    committed = Committed(_version(1, meta), len(lines), now, meta.encode())
     _write_new_meta(fd, committed)
     _replace(fd, _NEW_META, META)
     _replace(fd, _NEW_BODY, JOURNAL)
@@ -245,4 +245,8 @@ def _exists(fd: int) -> bool:
 
 def _next_version(before: Committed, meta: Meta) -> str:
     counter = before.version.partition(".")[0]
-    return f"{int(counter) + 1 if counter.isdigit() else 1}.{meta.commit}"
+    return _version(int(counter) + 1 if counter.isdigit() else 1, meta)
+
+
+def _version(counter: int, meta: Meta) -> str:
+    return f"{counter}.{meta.generation}.{meta.commit}"

@@ -7,8 +7,8 @@ virtual time; faults are a wrapper's business.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from itertools import count
 from typing import NamedTuple
 
@@ -100,7 +100,8 @@ class MemoryStore:
             yield None
             return
         first = max(0, head.size + start) if start < 0 else min(start, head.size)
-        yield Body(head, first, _pieces(latest.body[first:stop]))
+        async with aclosing(_pieces(latest.body[first:stop])) as pieces:
+            yield Body(head, first, pieces)
 
     async def journals(self) -> AsyncIterator[Listed]:
         """See `store.port.Store.journals`."""
@@ -178,11 +179,7 @@ class MemoryStore:
         return Head(session_id, len(version.body), version.version, version.modified, version.meta)
 
 
-async def _pieces(data: bytes) -> AsyncIterator[bytes]:
-    for piece in _slices(data):
+async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), _CHUNK):
         await checkpoint()
-        yield piece
-
-
-def _slices(data: bytes) -> Iterator[bytes]:
-    return (data[i : i + _CHUNK] for i in range(0, len(data), _CHUNK))
+        yield data[start : start + _CHUNK]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import anyio
@@ -111,7 +111,8 @@ class S3Store:
             first, size = _content_range(answer)
             head = self._head_of(answer, session_id, size)
             length = size - first if stop is None else max(0, min(stop, size) - first)
-            yield Body(head, first, self._pieces(stream, length))
+            async with aclosing(self._pieces(stream, length)) as pieces:
+                yield Body(head, first, pieces)
 
     async def journals(self) -> AsyncIterator[Listed]:
         """See `store.port.Store.journals`; one ListObjectsV2 per 1,000 objects."""
@@ -240,7 +241,7 @@ class S3Store:
             ) from problem
         return Head(session_id, size, answer["ETag"], answer["LastModified"].timestamp(), meta)
 
-    async def _pieces(self, stream: Any, length: int) -> AsyncIterator[bytes]:
+    async def _pieces(self, stream: Any, length: int) -> AsyncGenerator[bytes, None]:
         while length:
             with explained(self._bucket):
                 piece: bytes = await stream.read(min(CHUNK, length))
@@ -251,11 +252,12 @@ class S3Store:
 
     async def _first_line(self, stream: Any, length: int) -> bytes:
         line = b""
-        async for piece in self._pieces(stream, min(length, MAX_FIRST_LINE)):
-            before, newline, _ = piece.partition(b"\n")
-            line += before
-            if newline:
-                break
+        async with aclosing(self._pieces(stream, min(length, MAX_FIRST_LINE))) as pieces:
+            async for piece in pieces:
+                before, newline, _ = piece.partition(b"\n")
+                line += before
+                if newline:
+                    break
         return line
 
 
