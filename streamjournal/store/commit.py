@@ -43,6 +43,7 @@ class Item(NamedTuple):
         writer, n: from its id; writer is None for an entry of another producer.
         timestamp, level: as in the line.
         status: what it makes of the session: None for nothing, else its status from there on.
+        index: its place in the record.
     """
 
     line: bytes
@@ -52,6 +53,7 @@ class Item(NamedTuple):
     timestamp: str
     level: str
     status: Status | None
+    index: int = 0
 
 
 class Committed(NamedTuple):

@@ -1,0 +1,97 @@
+"""A stream's record into entries, and into dead letters for what is none.
+
+Three kinds of records come along a stream: ours (aggregated, each user record a line with an id of
+ours), other producers' (plain or aggregated JSON objects, which get the id `shard:sequence:index`,
+computed alike here and by a reader), and poison.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from streamjournal.core.clock import format_timestamp
+from streamjournal.core.entry import SESSION_END, SESSION_START, decode_envelope, split_id
+from streamjournal.core.errors import InvalidEntryError
+from streamjournal.core.foreign import Foreign
+from streamjournal.core.position import Position
+from streamjournal.store.commit import Item
+from streamjournal.store.history import status_after
+from streamjournal.store.port import DeadLetter
+from streamjournal.stream.aggregation import BadAggregateError, UserRecord, split
+from streamjournal.stream.port import Record
+
+_MARKS = (SESSION_START, SESSION_END)
+
+
+class Parsed(NamedTuple):
+    """What a record held.
+
+    Args:
+        items: (session id, entry), in the record's order.
+        letters: what is no entry, with the reason.
+    """
+
+    items: list[tuple[str, Item]]
+    letters: list[DeadLetter]
+
+
+def parse_record(record: Record, stream: str) -> Parsed:
+    """The entries in a record.
+
+    Args:
+        stream: the digest of the stream's identity, for positions.
+    """
+    items: list[tuple[str, Item]] = []
+    letters: list[DeadLetter] = []
+    position = Position(stream, record.shard, record.sequence)
+    try:
+        parts = split(record.data, record.partition_key)
+    except BadAggregateError as problem:
+        return Parsed([], [_letter(record, stream, 0, record.data, str(problem))])
+    for index, part in enumerate(parts):
+        try:
+            items.append(_parse_part(part, position, record, index))
+        except InvalidEntryError as problem:
+            letters.append(_letter(record, stream, index, part.data, str(problem)))
+    return Parsed(items, letters)
+
+
+def _parse_part(part: UserRecord, position: Position, record: Record, index: int) -> tuple[str, Item]:
+    session_id, line = part
+    try:
+        envelope = decode_envelope(line)
+    except msgspec.MsgspecError:
+        return _parse_foreign(part, position, record, index)
+    name = split_id(envelope.id)
+    if name is None or not envelope.event_type or b"\n" in line:
+        return _parse_foreign(part, position, record, index)
+    if envelope.session_id != session_id:
+        raise _misplaced(envelope.session_id, session_id)
+    status = status_after(envelope, line) if envelope.event_type in _MARKS else None
+    return session_id, Item(line, position, *name, envelope.timestamp, envelope.level, status, index)
+
+
+def _parse_foreign(part: UserRecord, position: Position, record: Record, index: int) -> tuple[str, Item]:
+    """An entry without an id of ours: it gets one by its place, the same for every reader."""
+    foreign = Foreign(part.data, session_id=part.partition_key)
+    if foreign.session_id != part.partition_key:
+        raise _misplaced(foreign.session_id, part.partition_key)
+    arrival = format_timestamp(record.arrival_ms * 1_000_000)
+    line = foreign.line(f"{record.shard}:{record.sequence}:{index}", timestamp=arrival)
+    envelope = decode_envelope(line)
+    status = status_after(envelope, line)
+    item = Item(line, position, None, 0, envelope.timestamp, envelope.level, status, index)
+    return foreign.session_id, item
+
+
+def _misplaced(session_id: str, key: str) -> InvalidEntryError:
+    """Such an entry could be anywhere on the stream, so its session's order would be lost."""
+    return InvalidEntryError("session_id", f"is {session_id!r}, but the record's partition key is {key!r}")
+
+
+def _letter(record: Record, stream: str, index: int, data: bytes, reason: str) -> DeadLetter:
+    return DeadLetter(
+        stream, record.shard, record.sequence, index, record.partition_key, reason, data, record.arrival_ms
+    )

@@ -1,0 +1,186 @@
+"""One task owns one shard: read, hand to the sink, flush what is due, move the checkpoint on.
+
+Nobody else touches the task's state. It reads only after it has flushed what was due, so a slow
+store slows the reading instead of filling the memory.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import anyio
+import structlog
+
+from streamjournal.core.backoff import Backoff
+from streamjournal.core.clock import Clock
+from streamjournal.core.errors import (
+    LeaseLostError,
+    NotConfiguredError,
+    RecordsTrimmedError,
+    UnavailableError,
+)
+from streamjournal.core.position import SHARD_END, ShardStart
+from streamjournal.ingest.held_lease import HeldLease
+from streamjournal.ingest.sink import Budget, ShardSink
+from streamjournal.ingest.stats import Stats
+from streamjournal.ingest.trouble import Trouble
+from streamjournal.stream.port import ReadBatch, ShardReader, Stream
+
+_log = structlog.get_logger("streamjournal.ingest")
+_LONGEST_WAIT = 1.0  # seconds in one read, so that a stop is seen soon
+_MAX_RECORDS = 200  # per read: at most 200 MiB, and mostly some 10 MB
+
+
+class Outcome(Enum):
+    """How a shard's task ended."""
+
+    STOPPED = "stopped"  # it was told to; everything is flushed as far as possible
+    ENDED = "ended"  # the shard is closed, and everything in it is durable
+    LOST = "lost"  # another worker has it
+
+
+class ShardTask:
+    """Works off one shard under a held lease.
+
+    Args:
+        checkpoint_every: seconds between two writes of the checkpoint.
+        drain: flush early, and set `drained` once everything that was on the shard at the start is durable.
+        stop: set to have everything flushed and the task end.
+    """
+
+    def __init__(
+        self,
+        shard_id: str,
+        stream: Stream,
+        lease: HeldLease,
+        sink: ShardSink,
+        clock: Clock,
+        budget: Budget,
+        stats: Stats,
+        trouble: Trouble,
+        *,
+        checkpoint_every: float,
+        drain: bool,
+        stop: anyio.Event,
+    ) -> None:
+        self._shard_id = shard_id
+        self._stream = stream
+        self._lease = lease
+        self._sink = sink
+        self._clock = clock
+        self._budget = budget
+        self._stats = stats
+        self._trouble = trouble
+        self._checkpoint_every = checkpoint_every
+        self._drain = drain
+        self._stop = stop
+        self._started_ms = clock.time_ns() // 1_000_000
+        self._next_checkpoint = clock.monotonic()
+        self._backoff = Backoff(clock, first=0.2, longest=30.0)
+        self._ended = False
+        self._caught_up = False
+        self.drained = anyio.Event()
+
+    async def run(self) -> Outcome:
+        """Work until stopped, ended, or the lease is lost."""
+        reader = self._stream.reader(self._shard_id, ShardStart.after(self._lease.row.checkpoint))
+        try:
+            while not self._stop.is_set() and not self._lease.lost.is_set():
+                if not self._ended:
+                    reader = await self._read(reader)
+                await self._sink.flush(everything=self._ended or self._budget.full)
+                await self._note_progress()
+                if self._ended and not self._sink.pending and await self._checkpoint(SHARD_END):
+                    self.drained.set()
+                    return Outcome.ENDED
+                if self._ended or self._budget.full:
+                    await self._wait(self._sink.pause())
+            if self._lease.lost.is_set():
+                return self._give_up()
+            await self.finish()
+        except LeaseLostError:
+            return self._give_up()
+        finally:
+            with anyio.move_on_after(1, shield=True):
+                await reader.aclose()
+        return Outcome.STOPPED
+
+    def _give_up(self) -> Outcome:
+        _log.warning("lease_lost", shard=self._shard_id)
+        self._sink.discard()
+        return Outcome.LOST
+
+    async def _read(self, reader: ShardReader) -> ShardReader:
+        """One read into the sink; returns the reader to go on with."""
+        if self._budget.full:
+            return reader
+        pause = self._sink.pause()
+        wait = _LONGEST_WAIT if pause is None else min(pause, _LONGEST_WAIT)
+        try:
+            batch = await self._next(reader, wait)
+        except RecordsTrimmedError as problem:
+            _log.error("records_trimmed", shard=self._shard_id, problem=str(problem))
+            await reader.aclose()
+            return self._stream.reader(self._shard_id, ShardStart("TRIM_HORIZON"))
+        except (UnavailableError, NotConfiguredError) as problem:
+            wait = self._backoff.failed()
+            self._trouble.failed(f"shard {self._shard_id}", problem)
+            _log.warning("read_failed", shard=self._shard_id, problem=str(problem), retry_in_s=round(wait, 1))
+            await self._wait(wait)
+            return reader
+        self._backoff.worked()
+        self._trouble.worked(f"shard {self._shard_id}")
+        self._sink.take(batch.records)
+        self._stats.lag_ms[self._shard_id] = batch.behind_ms
+        self._ended = batch.ended
+        self._caught_up = self._caught_up or self._reached_start(batch)
+        return reader
+
+    def _reached_start(self, batch: ReadBatch) -> bool:
+        """Whether everything that was on the shard when the task started has been read."""
+        if batch.ended or (not batch.records and batch.behind_ms == 0):
+            return True
+        return bool(batch.records) and batch.records[-1].arrival_ms > self._started_ms
+
+    async def _next(self, reader: ShardReader, wait: float) -> ReadBatch:
+        """Read, but let a stop or a lost lease end the waiting for records that may never come."""
+        if wait <= 0:
+            return await reader.next(wait=0, max_records=_MAX_RECORDS)
+        return await reader.next(wait=min(wait, 0.25), max_records=_MAX_RECORDS)
+
+    async def _wait(self, seconds: float | None) -> None:
+        with anyio.move_on_after(0.05 if seconds is None else seconds):
+            await self._stop.wait()
+
+    async def _note_progress(self) -> None:
+        """Write the checkpoint if it is time, and see whether the start's backlog is durable."""
+        now = self._clock.monotonic()
+        if now >= self._next_checkpoint:
+            self._next_checkpoint = now + self._checkpoint_every
+            await self._checkpoint()
+        if self._drain and self._caught_up and not self.drained.is_set():
+            await self._sink.flush(everything=True)
+            if not self._sink.pending and await self._checkpoint():
+                self.drained.set()
+
+    async def _checkpoint(self, sequence: str | None = None) -> bool:
+        """Write the checkpoint (`sequence`, or what is durable); False if the table does not answer."""
+        sequence = sequence or self._sink.durable()
+        if sequence is None:
+            return not self._sink.pending
+        try:
+            await self._lease.checkpoint(sequence)
+        except UnavailableError as problem:
+            self._trouble.failed(f"lease {self._shard_id}", problem)
+            _log.warning("checkpoint_failed", shard=self._shard_id, problem=str(problem))
+            return False
+        self._trouble.worked(f"lease {self._shard_id}")
+        return True
+
+    async def finish(self) -> None:
+        """Flush everything and write the checkpoint, as often as it takes (the caller sets a limit)."""
+        while True:
+            await self._sink.flush(everything=True)
+            if not self._sink.pending and await self._checkpoint():
+                return
+            await anyio.sleep(self._sink.pause() or 0.2)
