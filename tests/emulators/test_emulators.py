@@ -200,6 +200,14 @@ def is_open(host: str | None, port: int | None) -> bool:
     return True
 
 
+def test_runs_a_command() -> None:
+    """`python -m tests.emulators COMMAND` gives the command an AWS to talk to, and its exit code back."""
+    script = "import boto3; boto3.client('s3').create_bucket(Bucket='made'); raise SystemExit(7)"
+    command = [sys.executable, "-m", "tests.emulators", sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+
+
 def test_starts_loudly(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """A server that cannot start is an error that names it; its own words are on stderr."""
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
