@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack
+from io import BytesIO
 from typing import Any
 
 import anyio
@@ -87,7 +88,9 @@ class AwsClient:
                     context = get_session().create_client(
                         self.service, region_name=_region(), config=self._config
                     )
-                    self._client = await self._stack.enter_async_context(context)
+                    client = await self._stack.enter_async_context(context)
+                    client.meta.events.register("before-send", _send_as_file)
+                    self._client = client
                 except boto.BotoCoreError as problem:
                     raise explain(problem, self.service) from problem
         return self._client
@@ -97,6 +100,14 @@ class AwsClient:
         async with self._opening:
             self._client = None
             await self._stack.aclose()
+
+
+def _send_as_file(request: Any, **_: Any) -> None:
+    """Give a body as a file: aiohttp writes that in pieces, and warns of bytes over 1 MiB in one piece,
+    since they hold up the event loop.
+    """
+    if isinstance(request.body, bytes):
+        request.body = BytesIO(request.body)
 
 
 def _region() -> str | None:

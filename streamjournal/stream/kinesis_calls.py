@@ -5,6 +5,7 @@ Source: the Kinesis Data Streams API reference, "Actions" and "Common Errors".
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -16,6 +17,9 @@ from streamjournal.core.errors import NotConfiguredError, StreamjournalError, St
 SDK_ERRORS: Final = (boto.ClientError, boto.BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
 
 _INVALID: Final = frozenset({"InvalidArgumentException", "ValidationException", "SerializationException"})
+
+
+_OF_A_RECORD: Final = re.compile(r"record|partition.?key|hash.?key", re.IGNORECASE)
 
 
 class Client(Protocol):
@@ -90,7 +94,7 @@ class KinesisCalls:
             )
         if is_invalid(problem) and "stream" in message_of(problem).lower():
             return NotConfiguredError(
-                f"stream {self.name}: {message_of(problem)}; STREAMJOURNAL_STREAM takes a stream's name or ARN"
+                f"stream {self.name}: {message_of(problem)}; set STREAMJOURNAL_STREAM to a name or ARN"
             )
         return explain(problem, f"stream {self.name}", unavailable=StreamUnavailableError)
 
@@ -104,9 +108,10 @@ def is_invalid(problem: BaseException) -> bool:
 
 def spoils_call(problem: BaseException) -> bool:
     """Whether a PutRecords can never work because of a record in it, as the text says (`Value at
-    'records.3.member.data' failed …`). What is wrong with the stream's name is no record's fault.
+    'records.3.member.data' failed …`). What is wrong with the stream's name is no record's fault, and
+    must not turn every entry into a dead letter.
     """
-    return is_invalid(problem) and "record" in message_of(problem).lower()
+    return is_invalid(problem) and bool(_OF_A_RECORD.search(message_of(problem)))
 
 
 def message_of(problem: BaseException) -> str:
