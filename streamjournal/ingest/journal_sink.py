@@ -17,14 +17,15 @@ import structlog
 from streamjournal.core.backoff import Backoff
 from streamjournal.core.clock import Clock
 from streamjournal.core.errors import CommitRefusedError, NotConfiguredError, UnavailableError
+from streamjournal.core.item import Item
 from streamjournal.core.settings import Settings
-from streamjournal.ingest.parse import parse_record
 from streamjournal.ingest.sink import Budget
 from streamjournal.ingest.stats import Stats
 from streamjournal.ingest.trouble import Trouble
-from streamjournal.store.commit import Committer, Item
+from streamjournal.store.commit import Committer
 from streamjournal.store.port import DeadLetter, Head, Store
 from streamjournal.stream.port import Record
+from streamjournal.stream.records import Poison, parse_record
 
 _log = structlog.get_logger("streamjournal.ingest")
 _MIB = 2**20
@@ -118,13 +119,19 @@ class JournalShard:
         stats = self._sink.stats
         for record in records:
             parsed = parse_record(record, self._stream)
-            self._letters += parsed.letters
+            for poison in parsed.poison:
+                self._letters.append(self._letter(record, poison))
             for session_id, item in parsed.items:
                 self._add(session_id, item, now)
             self._taken += 1
             self._last = record.sequence
             stats.records += 1
             stats.entries += len(parsed.items)
+
+    def _letter(self, record: Record, poison: Poison) -> DeadLetter:
+        index, data, reason = poison
+        key, arrival = record.partition_key, record.arrival_ms
+        return DeadLetter(self._stream, record.shard, record.sequence, index, key, reason, data, arrival)
 
     def _add(self, session_id: str, item: Item, now: float) -> None:
         pending = self._sessions.get(session_id)
@@ -262,7 +269,7 @@ class JournalShard:
                 item.position.stream,
                 item.position.shard,
                 item.position.sequence,
-                item.index,
+                item.place,
                 session_id,
                 f"its journal cannot be committed: {reason}",
                 item.line,

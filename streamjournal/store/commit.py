@@ -21,10 +21,12 @@ from streamjournal.core.errors import (
     JournalGoneError,
     StoreUnavailableError,
 )
+from streamjournal.core.item import Item
 from streamjournal.core.numbers import WriterNumbers
 from streamjournal.core.position import Lineage, Position
+from streamjournal.core.summary import Summary
 from streamjournal.store.history import read_history
-from streamjournal.store.meta import Meta, Status, Summary
+from streamjournal.store.meta import Meta
 from streamjournal.store.port import Head, Store
 
 _MAX_TRIES = 8  # conflicts in a row before the caller's own backoff takes over
@@ -32,28 +34,6 @@ _MAX_TRIES = 8  # conflicts in a row before the caller's own backoff takes over
 
 LineageSource = Callable[[Collection[str]], Awaitable[Lineage]]
 """Gives a lineage that was fetched late enough to list these shards, if they still exist."""
-
-
-class Item(NamedTuple):
-    """One entry to commit, with what its line says.
-
-    Args:
-        line: the entry's line without its newline.
-        position: of the record that it came in.
-        writer, n: from its id; writer is None for an entry of another producer.
-        timestamp, level: as in the line.
-        status: what it makes of the session: None for nothing, else its status from there on.
-        index: its place in the record.
-    """
-
-    line: bytes
-    position: Position
-    writer: str | None
-    n: int
-    timestamp: str
-    level: str
-    status: Status | None
-    index: int = 0
 
 
 class Committed(NamedTuple):

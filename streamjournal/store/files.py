@@ -21,10 +21,11 @@ from anyio.to_thread import run_sync
 from streamjournal.core.clock import SYSTEM, Clock
 from streamjournal.core.errors import CommitConflictError, StoreUnavailableError, UnsafeStoreError
 from streamjournal.core.numbers import WriterNumbers
+from streamjournal.core.summary import Summary
 from streamjournal.store import journal_append, journal_folder
 from streamjournal.store.first_line import MAX_FIRST_LINE, session_id_in
 from streamjournal.store.journal_folder import State
-from streamjournal.store.meta import Meta, Summary
+from streamjournal.store.meta import Meta
 from streamjournal.store.names import (
     SCRATCH,
     blob_key,

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
-from streamjournal.core.entry import SESSION_END, SESSION_START, Envelope, decode_envelope, decode_object, split_id
-from streamjournal.core.errors import InvalidEntryError
+from streamjournal.core.entry import decode_envelope, split_id
 from streamjournal.core.lines import split_blocks
 from streamjournal.core.numbers import WriterNumbers
-from streamjournal.store.meta import Status, Summary
+from streamjournal.core.summary import Status, Summary, status_after
 from streamjournal.store.port import Store
 
 
@@ -40,25 +39,3 @@ async def read_history(store: Store, session_id: str) -> tuple[WriterNumbers, Su
                 last = envelope.timestamp or last
                 status = status_after(envelope, line) or status
     return numbers, Summary(entries, errors, first, last, status)
-
-
-def status_after(envelope: Envelope, line: bytes) -> Status | None:
-    """What an entry makes of its session's status; None for most.
-
-    SESSION_END ends it: as failed at level ERROR or above, or if its details hold `error`, or a
-    `status` of failed or error. Only another SESSION_START sets an ended session running again.
-    """
-    if envelope.event_type == SESSION_START:
-        return "running"
-    if envelope.event_type != SESSION_END:
-        return None
-    if envelope.level in ("ERROR", "CRITICAL"):
-        return "failed"
-    try:
-        details = decode_object(line).get("details")
-    except InvalidEntryError:
-        return "ended"
-    if not isinstance(details, dict):
-        return "ended"
-    failed = details.get("error") or str(details.get("status", "")).lower() in ("error", "failed", "failure")
-    return "failed" if failed else "ended"

@@ -47,7 +47,7 @@ class Committed(msgspec.Struct, frozen=True):
     """What `.meta.json` holds.
 
     Args:
-        version: `counter.commit`; of an adopted journal what `State.version` was before.
+        version: `counter.generation.commit`; of an adopted journal what `State.version` was before.
         size: bytes of the journal that are committed.
         modified: seconds since 1970.
         fields: `Meta.encode()`; empty for an adopted journal that nothing was added to yet.

@@ -18,7 +18,7 @@ key                value
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -26,29 +26,10 @@ import msgspec
 from streamjournal.core.entry import MAX_TIMESTAMP_BYTES
 from streamjournal.core.numbers import ROOM, WriterNumbers
 from streamjournal.core.position import Position
+from streamjournal.core.summary import STATUSES, Summary
 
 MAX_META_BYTES: Final = 1_800  # of S3's 2,048; keys and values together
 VERSION: Final = "1"
-
-Status = Literal["running", "ended", "failed"]
-_STATUSES: Final[tuple[Status, ...]] = ("running", "ended", "failed")
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """What a list of sessions shows of one.
-
-    Args:
-        entries: lines in the journal.
-        errors: those at level ERROR.
-        first, last: timestamps of the first and the last line, as written.
-        status: `running`; after SESSION_END `ended`, or `failed` if that said so.
-    """
-
-    entries: int = 0
-    errors: int = 0
-    first: str = ""
-    last: str = ""
-    status: Status = "running"
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -87,7 +68,7 @@ class Meta(msgspec.Struct, frozen=True):
         if fields["sj-version"] != VERSION:
             raise ValueError(f"journal metadata of version {fields['sj-version']}; upgrade streamjournal")
         entries, errors, status, first, last = fields["sj-summary"].split(" ")
-        if status not in _STATUSES:
+        if status not in STATUSES:
             raise ValueError(f"unknown status {status!r}")
         position = fields.get("sj-position")
         return cls(

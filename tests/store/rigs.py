@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from streamjournal.core.clock import SYSTEM
 from streamjournal.core.numbers import WriterNumbers
 from streamjournal.core.position import Position
+from streamjournal.core.summary import Summary
 from streamjournal.store.files import FilesStore
 from streamjournal.store.memory import MemoryStore
-from streamjournal.store.meta import Meta, Summary
+from streamjournal.store.meta import Meta
 from streamjournal.store.names import journal_key
 from streamjournal.store.port import Head, Store
 from streamjournal.store.s3 import S3Store

@@ -1,4 +1,4 @@
-"""A stream's record into entries, and into dead letters for what is none.
+"""A stream's record into entries, and into poison for what is none.
 
 Three kinds of records come along a stream: ours (aggregated, each user record a line with an id of
 ours), other producers' (plain or aggregated JSON objects, which get the id `shard:sequence:index`,
@@ -15,14 +15,21 @@ from streamjournal.core.clock import format_timestamp
 from streamjournal.core.entry import SESSION_END, SESSION_START, decode_envelope, split_id
 from streamjournal.core.errors import InvalidEntryError
 from streamjournal.core.foreign import Foreign
+from streamjournal.core.item import Item
 from streamjournal.core.position import Position
-from streamjournal.store.commit import Item
-from streamjournal.store.history import status_after
-from streamjournal.store.port import DeadLetter
+from streamjournal.core.summary import status_after
 from streamjournal.stream.aggregation import BadAggregateError, UserRecord, split
 from streamjournal.stream.port import Record
 
 _MARKS = (SESSION_START, SESSION_END)
+
+
+class Poison(NamedTuple):
+    """What is no entry: its place in the record, its bytes, and why."""
+
+    place: int
+    data: bytes
+    reason: str
 
 
 class Parsed(NamedTuple):
@@ -30,11 +37,10 @@ class Parsed(NamedTuple):
 
     Args:
         items: (session id, entry), in the record's order.
-        letters: what is no entry, with the reason.
     """
 
     items: list[tuple[str, Item]]
-    letters: list[DeadLetter]
+    poison: list[Poison]
 
 
 def parse_record(record: Record, stream: str) -> Parsed:
@@ -44,18 +50,18 @@ def parse_record(record: Record, stream: str) -> Parsed:
         stream: the digest of the stream's identity, for positions.
     """
     items: list[tuple[str, Item]] = []
-    letters: list[DeadLetter] = []
+    poison: list[Poison] = []
     position = Position(stream, record.shard, record.sequence)
     try:
         parts = split(record.data, record.partition_key)
     except BadAggregateError as problem:
-        return Parsed([], [_letter(record, stream, 0, record.data, str(problem))])
+        return Parsed([], [Poison(0, record.data, str(problem))])
     for index, part in enumerate(parts):
         try:
             items.append(_parse_part(part, position, record, index))
         except InvalidEntryError as problem:
-            letters.append(_letter(record, stream, index, part.data, str(problem)))
-    return Parsed(items, letters)
+            poison.append(Poison(index, part.data, str(problem)))
+    return Parsed(items, poison)
 
 
 def _parse_part(part: UserRecord, position: Position, record: Record, index: int) -> tuple[str, Item]:
@@ -89,9 +95,3 @@ def _parse_foreign(part: UserRecord, position: Position, record: Record, index: 
 def _misplaced(session_id: str, key: str) -> InvalidEntryError:
     """Such an entry could be anywhere on the stream, so its session's order would be lost."""
     return InvalidEntryError("session_id", f"is {session_id!r}, but the record's partition key is {key!r}")
-
-
-def _letter(record: Record, stream: str, index: int, data: bytes, reason: str) -> DeadLetter:
-    return DeadLetter(
-        stream, record.shard, record.sequence, index, record.partition_key, reason, data, record.arrival_ms
-    )
