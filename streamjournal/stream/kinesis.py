@@ -15,7 +15,14 @@ from streamjournal.core.aws import AwsClient, error_code
 from streamjournal.core.clock import SYSTEM, Clock
 from streamjournal.core.errors import NotConfiguredError, ThrottledError
 from streamjournal.core.position import ShardStart, StreamIdentity
-from streamjournal.stream.kinesis_calls import SDK_ERRORS, Client, KinesisCalls, message_of, spoils_call
+from streamjournal.stream.kinesis_calls import (
+    INVALID,
+    SDK_ERRORS,
+    Client,
+    KinesisCalls,
+    message_of,
+    spoils_call,
+)
 from streamjournal.stream.kinesis_pace import ShardPace
 from streamjournal.stream.kinesis_reader import KinesisReader
 from streamjournal.stream.port import Accepted, PutRecord, Refused, Shard
@@ -143,9 +150,9 @@ def _shard_of(entry: Mapping[str, Any]) -> Shard:
 
 
 def _outcome_of(entry: Mapping[str, Any]) -> Accepted | Refused:
-    """What became of a record. The service refuses single ones for a throttle or a fault of its own
-    only (ProvisionedThroughputExceededException, InternalFailure), so never for good.
+    """What became of a record. The API reference knows two refusals of single records, for a throttle
+    and for a fault of the service's own; both pass. What finds the record itself at fault does not.
     """
     if code := entry.get("ErrorCode"):
-        return Refused(code, entry.get("ErrorMessage") or "")
+        return Refused(code, entry.get("ErrorMessage") or "", permanent=code in INVALID)
     return Accepted(entry["ShardId"], entry["SequenceNumber"])

@@ -16,7 +16,7 @@ from streamjournal.core.errors import NotConfiguredError, StreamjournalError, St
 
 SDK_ERRORS: Final = (boto.ClientError, boto.BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
 
-_INVALID: Final = frozenset({"InvalidArgumentException", "ValidationException", "SerializationException"})
+INVALID: Final = frozenset({"InvalidArgumentException", "ValidationException", "SerializationException"})
 
 
 _OF_A_RECORD: Final = re.compile(r"record|partition.?key|hash.?key", re.IGNORECASE)
@@ -101,7 +101,7 @@ class KinesisCalls:
 
 def is_invalid(problem: BaseException) -> bool:
     """Whether the service, or the SDK before it sends, finds the request itself at fault."""
-    return error_code(problem) in _INVALID or isinstance(
+    return error_code(problem) in INVALID or isinstance(
         problem, boto.ParamValidationError | boto.EndpointProviderError
     )
 
