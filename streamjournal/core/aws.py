@@ -16,6 +16,7 @@ import anyio
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore import exceptions as boto
+from botocore.loaders import create_loader
 
 from streamjournal.core.errors import (
     NotConfiguredError,
@@ -49,6 +50,7 @@ _DENIED = frozenset(
         "UnrecognizedClientException",
     }
 )
+_LOADER = create_loader()  # shared: the services' descriptions take 0.3 s to read, for each client anew
 
 
 class AwsClient:
@@ -85,9 +87,9 @@ class AwsClient:
         async with self._opening:
             if self._client is None:
                 try:
-                    context = get_session().create_client(
-                        self.service, region_name=_region(), config=self._config
-                    )
+                    session = get_session()
+                    session.register_component("data_loader", _LOADER)
+                    context = session.create_client(self.service, region_name=_region(), config=self._config)
                     client = await self._stack.enter_async_context(context)
                     client.meta.events.register("before-send", _send_as_file)
                     self._client = client
