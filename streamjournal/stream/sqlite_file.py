@@ -7,7 +7,7 @@ writes would be lost once the parent closes the file and unlinks the log
 (https://sqlite.org/howtocorrupt.html, section 2.6). So before a fork (`os.fork`, multiprocessing) the
 calls in flight are waited for and every connection is closed; both sides open new ones when they
 need them. A fork that Python is not told about (an embedding server's own) is noticed by the pid: the
-child then leaves the parent's connections alone.
+child then leaves the parent's connections alone. So does everybody with those to a deleted file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from streamjournal.core.errors import NotConfiguredError, StreamjournalError, StreamUnavailableError
 from streamjournal.stream import fork_gate
@@ -50,14 +50,14 @@ class Opening(Generic[T]):
     watching: threading.Lock = field(default_factory=threading.Lock)
     closed: bool = False
 
-    def close(self) -> None:
-        """Close what no call uses; what one uses is closed when it is given back."""
+    def close(self, dispose: Callable[[sqlite3.Connection], None]) -> None:
+        """Dispose of what no call uses; what one uses is disposed of when it is given back."""
         self.closed = True
         while self.idle:
-            self.idle.pop().close()
+            dispose(self.idle.pop())
         with self.watching:
             if self.watch is not None:
-                self.watch.close()
+                dispose(self.watch)
                 self.watch = None
 
 
@@ -80,7 +80,6 @@ class SqliteFile(Generic[T]):
         self._opening: Opening[T] | None = None
         self._openings = 0
         self._lock = threading.Lock()
-        self._inherited: list[Any] = []
         fork_gate.close_before_fork(self)
 
     @contextmanager
@@ -134,12 +133,8 @@ class SqliteFile(Generic[T]):
         """Close what no call uses. For `close` and before a fork."""
         with self._lock:
             opening, self._opening = self._opening, None
-            if opening is None:
-                return
-            if opening.pid == os.getpid():
-                opening.close()
-            else:
-                self._inherited.append(opening)  # see the module's docstring
+            if opening is not None:
+                opening.close(sqlite3.Connection.close if self._is_current(opening) else _abandon)
 
     def _current(self) -> Opening[T]:
         opening = self._opening
@@ -210,16 +205,30 @@ class SqliteFile(Generic[T]):
             if not opening.closed:
                 opening.idle.append(connection)
                 return
-        connection.close()
+            dispose = sqlite3.Connection.close if self._is_current(opening) else _abandon
+        dispose(connection)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as problem:
-            raise explain(problem, self.path) from problem
+        except sqlite3.DatabaseError as problem:
+            if type(problem) in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                raise explain(problem, self.path) from problem
+            raise  # a mistake of ours (ProgrammingError, IntegrityError), which no waiting mends
         except OSError as problem:
             raise NotConfiguredError(f"stream {self.path}: {problem}; {_CHOOSE_HOME}") from problem
+
+
+def _abandon(connection: sqlite3.Connection) -> None:
+    """Never close a connection, not even when the process ends.
+
+    Closing the last one to a file unlinks its log by name. If the file was deleted and made anew, that
+    name is the new file's log, with records in it; in a forked child the log is the parent's.
+    """
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 @contextmanager
