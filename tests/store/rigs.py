@@ -15,7 +15,6 @@ from streamjournal.store.memory import MemoryStore
 from streamjournal.store.meta import Meta
 from streamjournal.store.names import journal_key
 from streamjournal.store.port import Head, Store
-from streamjournal.store.s3 import S3Store
 
 PREFIX = "journals/"
 MIB = 2**20
@@ -72,10 +71,12 @@ class FilesRig:
 
 
 class S3Rig:
-    """The store on S3; `client` is a plain boto3 one."""
+    """The store on S3; `plain` is a boto3 client."""
 
-    def __init__(self, client: Any, bucket: str, **arguments: Any) -> None:
-        self.client = client
+    def __init__(self, plain: Any, bucket: str, **arguments: Any) -> None:
+        from streamjournal.store.s3 import S3Store  # a writer process needs no AWS client
+
+        self.client = plain
         self.bucket = bucket
         arguments = {"append_threshold": 5 * MIB, **arguments}
         self.store = S3Store(bucket, prefix=PREFIX, clock=SYSTEM, **arguments)

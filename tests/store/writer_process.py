@@ -3,14 +3,14 @@
     python -m tests.store.writer_process HOME SESSION NAME COUNT [--stop-at N]
 
 appends lines `{"by": NAME, "n": 1}` and so on, each in a commit of its own, and prints each number
-once it is committed. At the n-th it stops itself (SIGSTOP) in mid-append, the lock in its hands.
+once it is committed. At the n-th it stops in mid-append, the lock in its hands, prints `stopped`, and goes on
+when it gets a line on its standard input.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
+import sys
 from pathlib import Path
 
 import anyio
@@ -43,12 +43,15 @@ async def main(arguments: argparse.Namespace) -> None:
 
 
 def stop_before_publishing() -> None:
-    """Stop this process once the lines are written and the metadata is not."""
+    """Wait once the lines are written and the metadata is not.
+
+    For a line, and not by SIGSTOP to itself: that stops a process some time later.
+    """
     publish = journal_append._write_new_meta
 
     def stopping(fd: int, committed: Committed) -> None:
         print("stopped", flush=True)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        sys.stdin.readline()
         publish(fd, committed)
 
     journal_append._write_new_meta = stopping
