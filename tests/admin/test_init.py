@@ -509,6 +509,24 @@ def test_embedded_loads_no_aws_package(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_missing_aws_packages_say_what_to_install() -> None:
+    """A stream without the extra is one line with the command, not an import's traceback."""
+    program = (
+        "import sys, anyio\n"
+        "sys.modules['aiobotocore'] = None\n"
+        "from streamjournal.admin.init import initialise\n"
+        "from streamjournal.core.errors import NotConfiguredError\n"
+        "from streamjournal.core.settings import load\n"
+        "try:\n"
+        "    anyio.run(initialise, load({}, stream='agents', bucket='b'))\n"
+        "except NotConfiguredError as problem:\n"
+        "    print(problem)\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert "pip install 'streamjournal[aws]'" in done.stdout
+
+
 def _fields(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__struct_fields__}
 
