@@ -44,6 +44,10 @@ _AT_ONCE: Final = 16  # dead letters being written
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
+class _BeyondEndError(Exception):
+    """No byte of the object is in the range."""
+
+
 class S3Store:
     """Journals, blobs and dead letters in one bucket.
 
@@ -93,20 +97,13 @@ class S3Store:
     ) -> AsyncIterator[Body | None]:
         """See `store.port.Store.open`; one GetObject, streamed."""
         key = journal_key(self._prefix, session_id)
-        for _ in range(_MAX_LOOKS):
-            answer = await self._get(key, _range(start, stop)) if _may_have_bytes(start, stop) else None
-            if answer is not None:
-                break
-            head = await self._head(key, session_id)
-            if head is None:
-                yield None
-                return
-            if start >= head.size or not head.size or not _may_have_bytes(start, stop):
-                yield Body(head, _first(start, head.size), _nothing())
-                return
-            # it was not there, or shorter, and has grown since: ask again
-        else:
-            raise StoreUnavailableError(f"bucket {self._bucket}: {key} has bytes, and gives none")
+        answer = await self._find(key, session_id, start, stop)
+        if answer is None:
+            yield None
+            return
+        if isinstance(answer, Head):
+            yield Body(answer, _first(start, answer.size), _nothing())
+            return
         async with answer["Body"] as stream:
             first, size = _content_range(answer)
             head = self._head_of(answer, session_id, size)
@@ -215,15 +212,33 @@ class S3Store:
             raise explain_s3(problem, self._bucket) from problem
         self._bucket_seen = True
 
+    async def _find(
+        self, key: str, session_id: str, start: int, stop: int | None
+    ) -> dict[str, Any] | Head | None:
+        """GetObject's answer; a head where no byte of the journal is asked for; None if there is none."""
+        for _ in range(_MAX_LOOKS):
+            if _may_have_bytes(start, stop):
+                try:
+                    return await self._get(key, _range(start, stop))
+                except _BeyondEndError:
+                    pass  # only a HEAD says where the end is
+            head = await self._head(key, session_id)
+            if head is None or start >= head.size or not head.size or not _may_have_bytes(start, stop):
+                return head
+            # it was shorter and has grown since: ask again
+        raise StoreUnavailableError(f"bucket {self._bucket}: {key} has bytes, and gives none")
+
     async def _get(self, key: str, bytes_range: str | None) -> dict[str, Any] | None:
-        """GetObject's answer; None if there is no such object, or no byte of it in the range."""
+        """GetObject's answer; None if there is no such object."""
         s3 = await self._client.get()
         arguments = {"Range": bytes_range} if bytes_range else {}
         try:
             answer: dict[str, Any] = await s3.get_object(Bucket=self._bucket, Key=key, **arguments)
         except S3_ERRORS as problem:
-            if is_missing(problem) or is_beyond_end(problem):
+            if is_missing(problem):
                 return None
+            if is_beyond_end(problem):
+                raise _BeyondEndError from problem
             raise explain_s3(problem, self._bucket) from problem
         return answer
 

@@ -426,6 +426,8 @@ async def test_a_read_is_one_request(rig: S3Rig, faulty: FaultyClient) -> None:
         assert (body.head.meta, body.head.size, body.start) == (some_meta(1), len(BIG), len(BIG) - 1000)
         assert sum([len(piece) async for piece in body.chunks]) == 1000
     assert faulty.calls == ["get_object"]
+    assert await read(rig.store, "another") is None
+    assert faulty.calls == ["get_object"] * 2
 
 
 async def test_more_journals_than_a_page(rig: S3Rig, faulty: FaultyClient) -> None:
