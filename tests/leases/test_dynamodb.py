@@ -7,9 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
-from streamjournal.core.aws import AwsClient
 from streamjournal.core.errors import (
     LeaseLostError,
     LeasesUnavailableError,
@@ -18,87 +17,25 @@ from streamjournal.core.errors import (
 )
 from streamjournal.leases.dynamodb import DynamoDbLeases
 from streamjournal.leases.port import Lease
+from tests.leases.faults import (
+    FaultingClient,
+    Operation,
+    client_error,
+    lost_after,
+    lost_before,
+    refused,
+    sent_twice,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.aws]
 
 STREAM = "arn:aws:kinesis:eu-west-1:123456789012:stream/agents 2026-11-22T13:12:01Z"
 ROW = Lease("shardId-3", parents=("shardId-1", "shardId-2"), stream=STREAM)
 
-Operation = Callable[..., Awaitable[dict[str, Any]]]
-Fault = Callable[[Operation, dict[str, Any]], Awaitable[dict[str, Any]]]
-
-
-class FaultingClient(AwsClient):
-    """The real client, with a fault put in the way of the operations named in `faults`."""
-
-    def __init__(self) -> None:
-        super().__init__("dynamodb")
-        self.faults: dict[str, Fault] = {}
-        self.calls: list[str] = []
-
-    async def get(self) -> Any:
-        """Something that behaves like the SDK's client, but for the faults."""
-        client = await super().get()
-        faulting = self
-
-        class Proxy:
-            def __getattr__(self, operation: str) -> Operation:
-                real = getattr(client, operation)
-
-                async def call(**parameters: Any) -> dict[str, Any]:
-                    faulting.calls.append(operation)
-                    fault = faulting.faults.get(operation)
-                    answer: dict[str, Any] = await (fault(real, parameters) if fault else real(**parameters))
-                    return answer
-
-                return call
-
-        return Proxy()
-
-
-def refused(code: str, status: int) -> Fault:
-    """The service refuses; nothing was done."""
-
-    async def fault(_real: Operation, _parameters: dict[str, Any]) -> dict[str, Any]:
-        raise _client_error(code, status)
-
-    return fault
-
-
-def lost_after(error: Exception) -> Fault:
-    """The service does what it was asked, and the answer gets lost."""
-
-    async def fault(real: Operation, parameters: dict[str, Any]) -> dict[str, Any]:
-        await real(**parameters)
-        raise error
-
-    return fault
-
-
-def lost_before(error: Exception) -> Fault:
-    """The request never arrives."""
-
-    async def fault(_real: Operation, _parameters: dict[str, Any]) -> dict[str, Any]:
-        raise error
-
-    return fault
-
-
-async def sent_twice(real: Operation, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Something on the way sends the request again after it worked, and passes on the second answer."""
-    await real(**parameters)
-    return await real(**parameters)
-
-
-def _client_error(code: str, status: int) -> ClientError:
-    answer = {"Error": {"Code": code, "Message": "said so"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(answer, "UpdateItem")
-
-
 NO_ANSWER = [
     ReadTimeoutError(endpoint_url="http://dynamodb"),
     EndpointConnectionError(endpoint_url="http://dynamodb"),
-    _client_error("InternalServerError", 500),
+    client_error("InternalServerError", 500),
     aiohttp.ClientPayloadError("cut off in the middle"),
 ]
 
