@@ -1,1 +1,52 @@
-"""streamjournal: a session journal for AI agents."""
+"""streamjournal: a session journal for AI agents.
+
+Entries that an agent emits cross a stream into one JSONL journal per session, and a merged read sees
+them all, the ones that were emitted a moment ago included.
+"""
+
+from streamjournal.client import AsyncJournal, AsyncSession, Journal, Session
+from streamjournal.core.entry import Entry
+from streamjournal.core.errors import (
+    BufferFullError,
+    ClosedJournalError,
+    CursorError,
+    DeliveryError,
+    EntryDroppedError,
+    EntryRefusedError,
+    InvalidEntryError,
+    NotConfiguredError,
+    SettingsError,
+    StoreUnavailableError,
+    StreamjournalError,
+    StreamUnavailableError,
+    UnavailableError,
+)
+from streamjournal.core.settings import Settings
+from streamjournal.emit.receipt import Delivery, Receipt
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncJournal",
+    "AsyncSession",
+    "BufferFullError",
+    "ClosedJournalError",
+    "CursorError",
+    "Delivery",
+    "DeliveryError",
+    "Entry",
+    "EntryDroppedError",
+    "EntryRefusedError",
+    "InvalidEntryError",
+    "Journal",
+    "NotConfiguredError",
+    "Receipt",
+    "Session",
+    "Settings",
+    "SettingsError",
+    "StoreUnavailableError",
+    "StreamUnavailableError",
+    "StreamjournalError",
+    "UnavailableError",
+    "__version__",
+]

@@ -1,0 +1,192 @@
+"""The journal for async programs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import EventLoopToken, current_token
+
+from streamjournal import wiring
+from streamjournal.client.base import JournalBase, Tests, as_filter
+from streamjournal.client.session import AsyncSession
+from streamjournal.core.clock import SYSTEM, Clock
+from streamjournal.core.entry import check_session_id
+from streamjournal.core.settings import Settings
+from streamjournal.emit.receipt import Delivery
+from streamjournal.read.cursor import Cursor
+from streamjournal.read.feed import Feeds
+from streamjournal.read.merged import Access, MergedRead
+from streamjournal.read.results import AsyncRead, AsyncTail
+from streamjournal.read.sessions import HeadCache, SessionList, list_sessions
+from streamjournal.read.tail import Tail
+
+_OWN_FLUSH_SECONDS = 2.0  # a read waits so long for its own process's entries; later ones it adds itself
+CLOSE_SECONDS = 10.0
+
+
+class AsyncJournal(JournalBase):
+    """A journal for async programs (asyncio; embedded also trio).
+
+    Args:
+        settings: ready-made settings; otherwise they come from `arguments`, then the environment
+            (STREAMJOURNAL_…), then defaults. See `core.settings.Settings`.
+
+    Raises:
+        SettingsError: a setting cannot be used.
+        NotConfiguredError: a stream is set, but no bucket can be told.
+    """
+
+    def __init__(self, *, settings: Settings | None = None, clock: Clock = SYSTEM, **arguments: Any) -> None:
+        super().__init__(settings, clock, arguments)
+        self._begin_reading()
+
+    def _share(self, journal: JournalBase) -> None:
+        """Take over another journal's settings and emitter, instead of making them."""
+        self.settings = journal.settings
+        self.clock = journal.clock
+        self.background = journal.background
+        self._begin_reading()
+
+    def _begin_reading(self) -> None:
+        self._access: Access | None = None
+        self._loop: EventLoopToken | None = None
+        self._heads = HeadCache()
+
+    def session(self, session_id: str) -> AsyncSession:
+        """A handle on one session; as an async context manager it writes SESSION_START and SESSION_END."""
+        return AsyncSession(self, session_id)
+
+    def _reach(self) -> Access:
+        """The adapters for reading, of the event loop that asks."""
+        self._check_open()
+        loop = current_token()
+        if self._access is None or self._loop != loop:
+            stream = wiring.open_stream(self.settings, self.clock)
+            store = wiring.open_store(self.settings, self.clock)
+            leases = wiring.open_leases(self.settings)
+            self._access = Access(stream, store, leases, Feeds(stream), self.clock)
+            self._loop = loop
+        return self._access
+
+    def read(
+        self,
+        session_id: str,
+        *,
+        last: int | None = None,
+        after: str | None = None,
+        journal_only: bool = False,
+        **tests: Unpack[Tests],
+    ) -> AsyncRead:
+        """The session's journal, and what is not in it yet, each entry once, in order.
+
+        Args:
+            last: only the last so many entries that pass; read from the end.
+            after: a cursor; only what follows it.
+            journal_only: leave the stream out.
+            tests: what an entry must pass, see `Tests`.
+
+        Raises:
+            InvalidEntryError: the session id cannot be one.
+            CursorError: the cursor is none, or of another session.
+
+        Going through the result raises StoreUnavailableError or NotConfiguredError if the journal
+        cannot be read. A stream that cannot be read makes the result incomplete instead.
+        """
+        check_session_id(session_id)
+        access = self._reach()
+        merged = MergedRead(
+            access,
+            session_id,
+            as_filter(tests),
+            last=last,
+            resume=Cursor.parse(after, session_id=session_id) if after else None,
+            journal_only=journal_only,
+            own=lambda: self._own(session_id),
+        )
+
+        async def prepare() -> None:
+            if self._own(session_id).pending and not journal_only:
+                await self.flush(_OWN_FLUSH_SECONDS)
+
+        return AsyncRead(merged, access, prepare)
+
+    @asynccontextmanager
+    async def tail(
+        self,
+        session_id: str | None = None,
+        *,
+        history: int | None = 10,
+        after: str | None = None,
+        follow: bool = True,
+        **tests: Unpack[Tests],
+    ) -> AsyncIterator[AsyncTail]:
+        """A session's entries, or all sessions', as they come, after some history.
+
+        Args:
+            session_id: None for all sessions.
+            history: entries to begin with; None for all of the session.
+            after: a cursor; begin after it instead.
+            follow: False ends after the history.
+            tests: what an entry must pass, see `Tests`.
+        """
+        if session_id is not None:
+            check_session_id(session_id)
+        access = self._reach()
+        tail = Tail(
+            access,
+            session_id,
+            as_filter(tests),
+            history=history,
+            resume=Cursor.parse(after, session_id=session_id) if after else None,
+            follow=follow,
+        )
+        async with tail:
+            yield AsyncTail(tail, access)
+
+    async def sessions(self, limit: int | None = None) -> SessionList:
+        """The sessions with a summary each, the one written to last first.
+
+        Args:
+            limit: at most so many.
+
+        Raises:
+            StoreUnavailableError, NotConfiguredError: the journals cannot be listed.
+        """
+        return await list_sessions(self._reach(), self._heads, limit=limit)
+
+    async def flush(self, timeout: float | None = None) -> Delivery:
+        """Bring what is pending to the stream, and say what became of everything emitted so far.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+        """
+        return await anyio.to_thread.run_sync(self.background.flush, timeout, abandon_on_cancel=True)
+
+    async def close(self, timeout: float | None = CLOSE_SECONDS) -> Delivery:
+        """Send what is pending for at most `timeout` seconds, and close; the rest stays in the spool."""
+        delivery = await anyio.to_thread.run_sync(self.background.close, timeout)
+        await self.close_access()
+        return delivery
+
+    async def close_access(self) -> None:
+        """Free what reading has opened on this event loop."""
+        if self._access is not None and self._loop == current_token():
+            await self._access.feeds.aclose()
+            await self._access.stream.aclose()
+            await self._access.store.aclose()
+            await self._access.leases.aclose()
+            self._access = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.close()

@@ -1,0 +1,129 @@
+"""What both journals share: the settings, the emitter and its background sender."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, TypedDict
+
+from streamjournal import wiring
+from streamjournal.core.clock import Clock, parse_timestamp
+from streamjournal.core.errors import ClosedJournalError, InvalidEntryError
+from streamjournal.core.settings import Settings, load
+from streamjournal.emit.background import BackgroundSender
+from streamjournal.emit.receipt import Delivery, Receipt
+from streamjournal.read.filters import Filter
+from streamjournal.read.merged import Own
+from streamjournal.store.port import Store
+from streamjournal.stream.port import Stream
+
+
+class Tests(TypedDict, total=False):
+    """What an entry must pass to be shown; all of what is given must hold.
+
+    Args:
+        event_types: one of these, or just this one.
+        tool: this tool name.
+        level: at least this severe (DEBUG < INFO < WARNING < ERROR < CRITICAL).
+        since, until: timestamp in [since, until); a datetime, or text in ISO 8601 (UTC if it says no zone).
+        text: is somewhere in the entry, whatever its case.
+    """
+
+    event_types: Collection[str] | str | None
+    tool: str | None
+    level: str | None
+    since: datetime | str | None
+    until: datetime | str | None
+    text: str | None
+
+
+def as_filter(tests: Tests) -> Filter:
+    """The filter that the tests make.
+
+    Raises:
+        InvalidEntryError: `since` or `until` names no moment.
+    """
+    return Filter(
+        event_types=tests.get("event_types"),
+        tool=tests.get("tool"),
+        level=tests.get("level"),
+        since=_moment("since", tests.get("since")),
+        until=_moment("until", tests.get("until")),
+        text=tests.get("text"),
+    )
+
+
+def _moment(name: str, value: datetime | str | None) -> datetime | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else value.isoformat()
+    moment = parse_timestamp(text)
+    if moment is None:
+        raise InvalidEntryError(name, f"names no moment: {value!r}; write it as 2026-11-22T13:12:01Z")
+    return moment
+
+
+class JournalBase:
+    """What both journals share: settings, the emitter and its sender."""
+
+    def __init__(self, settings: Settings | None, clock: Clock, arguments: dict[str, Any]) -> None:
+        self.settings = settings if settings is not None else load(**arguments)
+        self.clock = clock
+        self.background = BackgroundSender(
+            self.settings, clock, self._open_sender_adapters, wiring.destination(self.settings)
+        )
+        self.emit = self.background.emitter.emit  # type: ignore[method-assign]  # one call less, per entry
+
+    def _open_sender_adapters(self) -> tuple[Stream, Store]:
+        return wiring.open_stream(self.settings, self.clock), wiring.open_store(self.settings, self.clock)
+
+    def emit(
+        self,
+        event_type: str,
+        *,
+        session_id: str,
+        tool_name: str | None = None,
+        details: Any = None,
+        level: str = "INFO",
+        span_id: str | None = None,
+        parent_id: str | None = None,
+        source: str = "agent",
+    ) -> Receipt:
+        """Accept an entry, without waiting for anything.
+
+        Once this returns, the entry is in the spool: it survives the death of the process. A thread
+        brings it to the stream in the background.
+
+        Args:
+            event_type: TOOL_START, TOOL_ERROR, …; 1 to 256 UTF-8 bytes without control characters.
+            session_id: the session, 1 to 256 UTF-8 bytes without control characters.
+            tool_name: at most 256 UTF-8 bytes.
+            details: any JSON object. Values that are no JSON are converted, see `core.jsonable`; what
+                is no object becomes `{"value": …}`.
+            level: DEBUG, INFO, WARNING, ERROR, CRITICAL, or one of your own.
+            span_id, parent_id: the span that the entry belongs to, and that span's parent.
+            source: who speaks: `agent`, `sandbox`, `aws`.
+
+        Returns:
+            A receipt. Await it, or call its `result(timeout)`, to know that the stream has the entry.
+
+        Raises:
+            InvalidEntryError: an argument breaks its bound; nothing was accepted.
+            BufferFullError: the buffer is full, and the policy is `raise`.
+            ClosedJournalError: after `close`.
+        """
+        raise NotImplementedError  # replaced in __init__
+
+    @property
+    def delivery(self) -> Delivery:
+        """What became of the entries emitted so far."""
+        return self.background.emitter.delivery()
+
+    def _own(self, session_id: str) -> Own:
+        emitter = self.background.emitter
+        outbox = emitter.outbox_of(session_id)
+        return Own(outbox.position if outbox is not None else None, emitter.unacknowledged(session_id))
+
+    def _check_open(self) -> None:
+        if self.background.emitter.closed:
+            raise ClosedJournalError

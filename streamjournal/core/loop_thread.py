@@ -1,0 +1,60 @@
+"""An event loop on a thread of its own, for calling async code from sync code.
+
+anyio's `start_blocking_portal` runs its loop on an executor's thread, which the interpreter joins at
+exit: a portal that nobody closed hangs the exit. This thread is a daemon.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+
+class LoopThread:
+    """A portal that is started when it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._starting = threading.Lock()
+        self._portal: BlockingPortal | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop has been started, and not stopped."""
+        return self._portal is not None
+
+    def portal(self) -> BlockingPortal:
+        """The running portal."""
+        with self._starting:
+            if self._portal is None:
+                ready = threading.Event()
+                self._thread = threading.Thread(
+                    target=anyio.run, args=(self._main, ready), name=self._name, daemon=True
+                )
+                self._thread.start()
+                ready.wait()
+            assert self._portal is not None
+            return self._portal
+
+    async def _main(self, ready: threading.Event) -> None:
+        async with BlockingPortal() as portal:
+            self._portal = portal
+            ready.set()
+            await portal.sleep_until_stopped()
+
+    def stop(self) -> None:
+        """Stop the loop, if it runs."""
+        with self._starting:
+            portal, self._portal = self._portal, None
+        if portal is not None and self._thread is not None:
+            portal.start_task_soon(partial(portal.stop, cancel_remaining=True))
+            self._thread.join(2)
+
+    def forget(self) -> None:
+        """In a forked child: the thread is the parent's."""
+        self._starting = threading.Lock()
+        self._portal = self._thread = None
