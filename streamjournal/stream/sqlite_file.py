@@ -7,7 +7,7 @@ writes would be lost once the parent closes the file and unlinks the log
 (https://sqlite.org/howtocorrupt.html, section 2.6). So before a fork (`os.fork`, multiprocessing) the
 calls in flight are waited for and every connection is closed; both sides open new ones when they
 need them. A fork that Python is not told about (an embedding server's own) is noticed by the pid: the
-child then leaves the parent's connections alone. So does everybody with those to a deleted file.
+child then leaves the parent's connections alone.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 Version = tuple[int, int]  # (which opening of the file, PRAGMA data_version)
 
-_WAL_BYTES: Final = 64 * 2**20  # a log this long is copied into the file; the default of 4 MB would
-_PAGE_BYTES: Final = 8192
+_PAGE_BYTES: Final = 8192  # larger pages take large records faster, and make a small put write more
+_WAL_BYTES: Final = 64 * 2**20  # of log are copied into the file at once; by default every 4 MB are
 
 
 @dataclass(slots=True)
@@ -50,14 +50,14 @@ class Opening(Generic[T]):
     watching: threading.Lock = field(default_factory=threading.Lock)
     closed: bool = False
 
-    def close(self, dispose: Callable[[sqlite3.Connection], None]) -> None:
-        """Dispose of what no call uses; what one uses is disposed of when it is given back."""
+    def close(self) -> None:
+        """Close what no call uses; what one uses is closed when it is given back."""
         self.closed = True
         while self.idle:
-            dispose(self.idle.pop())
+            self.idle.pop().close()
         with self.watching:
             if self.watch is not None:
-                dispose(self.watch)
+                self.watch.close()
                 self.watch = None
 
 
@@ -80,6 +80,7 @@ class SqliteFile(Generic[T]):
         self._opening: Opening[T] | None = None
         self._openings = 0
         self._lock = threading.Lock()
+        self._inherited: list[Opening[T]] = []
         fork_gate.close_before_fork(self)
 
     @contextmanager
@@ -132,9 +133,7 @@ class SqliteFile(Generic[T]):
     def close_idle(self) -> None:
         """Close what no call uses. For `close` and before a fork."""
         with self._lock:
-            opening, self._opening = self._opening, None
-            if opening is not None:
-                opening.close(sqlite3.Connection.close if self._is_current(opening) else _abandon)
+            self._drop_opening()
 
     def _current(self) -> Opening[T]:
         opening = self._opening
@@ -142,11 +141,20 @@ class SqliteFile(Generic[T]):
             return opening
         if opening is not None and opening.pid != os.getpid():
             self._lock = threading.Lock()  # a thread that does not exist here may hold the other
-        self.close_idle()
         with self._lock:
-            if self._opening is None:
+            if self._opening is None or not self._is_current(self._opening):
+                self._drop_opening()
                 self._opening = self._open_first()
             return self._opening
+
+    def _drop_opening(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        if opening.pid == os.getpid():
+            opening.close()
+        else:
+            self._inherited.append(opening)  # see the module's docstring
 
     def _is_current(self, opening: Opening[T]) -> bool:
         return opening.pid == os.getpid() and opening.inode == self._inode()
@@ -205,8 +213,7 @@ class SqliteFile(Generic[T]):
             if not opening.closed:
                 opening.idle.append(connection)
                 return
-            dispose = sqlite3.Connection.close if self._is_current(opening) else _abandon
-        dispose(connection)
+        connection.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -218,17 +225,6 @@ class SqliteFile(Generic[T]):
             raise  # a mistake of ours (ProgrammingError, IntegrityError), which no waiting mends
         except OSError as problem:
             raise NotConfiguredError(f"stream {self.path}: {problem}; {_CHOOSE_HOME}") from problem
-
-
-def _abandon(connection: sqlite3.Connection) -> None:
-    """Never close a connection, not even when the process ends.
-
-    Closing the last one to a file unlinks its log by name. If the file was deleted and made anew, that
-    name is the new file's log, with records in it; in a forked child the log is the parent's.
-    """
-    import ctypes
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from aws_kinesis_agg.aggregator import RecordAggregator
+from aws_kinesis_agg.deaggregator import iter_deaggregate_records
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamjournal.core.errors import StreamjournalError
@@ -32,19 +35,13 @@ def sealed(body: bytes) -> bytes:
 
 def their_split(data: bytes) -> list[UserRecord]:
     """What aws-kinesis-agg reads."""
-    from aws_kinesis_agg.deaggregator import iter_deaggregate_records
-
     record = {"Data": data, "PartitionKey": "outer", "SequenceNumber": "1", "ApproximateArrivalTimestamp": 0}
-    import base64
-
     found = iter_deaggregate_records([record], data_format="Boto3")
     return [UserRecord(r["kinesis"]["partitionKey"], base64.b64decode(r["kinesis"]["data"])) for r in found]
 
 
 def their_aggregate(records: list[UserRecord], hash_key: str | None = None) -> bytes:
     """What aws-kinesis-agg writes."""
-    from aws_kinesis_agg.aggregator import RecordAggregator
-
     aggregator = RecordAggregator()
     for key, data in records:
         assert aggregator.add_user_record(key, data, hash_key) is None
@@ -52,12 +49,14 @@ def their_aggregate(records: list[UserRecord], hash_key: str | None = None) -> b
     return data
 
 
+@settings(deadline=None)  # the first call imports protobuf
 @given(keys, payloads)
 def test_round_trip(key, lines):
     """What was aggregated is split into the same lines, in order, under the same key."""
     assert split(aggregate(key, lines), "outer") == [UserRecord(key, line) for line in lines]
 
 
+@settings(deadline=None)  # the first call imports protobuf
 @given(keys, payloads)
 def test_size_is_exact(key, lines):
     """The header's bytes and each line's add up to the record's, so a batch can refuse beforehand."""
@@ -71,12 +70,14 @@ def test_size_where_a_varint_grows(length):
     assert line_bytes(length) == grown
 
 
+@settings(deadline=None)  # the first call imports protobuf
 @given(keys, payloads.filter(bool))
 def test_they_read_ours(key, lines):
     """aws-kinesis-agg reads what we aggregate."""
     assert their_split(aggregate(key, lines)) == [UserRecord(key, line) for line in lines]
 
 
+@settings(deadline=None)  # the first call imports protobuf
 @given(st.lists(st.tuples(keys, st.binary(max_size=200)), min_size=1, max_size=12))
 def test_we_read_theirs(pairs):
     """We read what aws-kinesis-agg aggregates, over several partition keys too."""
@@ -130,6 +131,7 @@ def test_poison(data, reason):
     assert isinstance(caught.value, StreamjournalError)
 
 
+@settings(deadline=None)  # the first call imports protobuf
 @given(st.binary(max_size=200))
 def test_garbage_never_escapes(body):
     """Whatever protobuf makes of random bytes, the outcome is records or our error."""
