@@ -274,7 +274,7 @@ async def test_file_deleted_under_way(stream, path):
         file.unlink()
     await put_one(stream, "kept")
     assert await stream.identity() != before
-    assert await everything(SqliteStream(path)) == ["kept"]
+    assert await everything(stream) == ["kept"]
     with pytest.raises(NotConfiguredError, match="made anew"):
         await reader.next()
 
