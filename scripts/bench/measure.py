@@ -1,0 +1,62 @@
+"""Measuring on a machine that others use too: rounds in which every case has its turn, and medians.
+
+A case and its floor run within milliseconds of each other, again and again. So a slow minute of the
+machine slows both, and their ratio says more than either figure.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Spent(NamedTuple):
+    """What a piece of work took.
+
+    Args:
+        cpu: seconds of this process's processor time, all threads and the kernel's part included.
+        wall: seconds.
+    """
+
+    cpu: float
+    wall: float
+
+
+class Stopwatch:
+    """`with Stopwatch() as watch: …`, then `watch.spent`."""
+
+    def __enter__(self) -> Stopwatch:
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.spent = Spent(time.process_time() - self._cpu, time.perf_counter() - self._wall)
+
+
+def in_rounds(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Run every case once per round, each round beginning with another one."""
+    results: dict[str, list[T]] = {name: [] for name in cases}
+    names = list(cases)
+    for round_ in range(rounds):
+        first = round_ % len(names)
+        for name in names[first:] + names[:first]:
+            gc.collect()  # what the case before left behind is not this one's cost
+            results[name].append(cases[name]())
+    return results
+
+
+def medians(results: Mapping[str, list[float]]) -> dict[str, float]:
+    """The median of each case."""
+    return {name: median(values) for name, values in results.items()}
+
+
+def in_process(call: Callable[..., T], *arguments: Any) -> T:
+    """The result of a call in a fresh process, which has no memory or threads of ours."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(call, arguments)
