@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from streamjournal import wiring
 from streamjournal.core.clock import Clock, parse_timestamp
 from streamjournal.core.errors import ClosedJournalError, InvalidEntryError
+from streamjournal.core.foreign import Foreign
 from streamjournal.core.settings import Settings, load
 from streamjournal.emit.background import BackgroundSender
 from streamjournal.emit.receipt import Delivery, Receipt
@@ -113,6 +114,22 @@ class JournalBase:
             ClosedJournalError: after `close`.
         """
         raise NotImplementedError  # replaced in __init__
+
+    def emit_line(self, line: bytes, *, session_id: str | None = None) -> Receipt:
+        """Accept a line that somebody else wrote: JSON of an entry, from an older journal or another tool.
+
+        Its timestamp, its values and its unknown fields stay as they are written; its `id` becomes
+        `source_id`, and it gets an id of ours.
+
+        Args:
+            line: one JSON object with at least an `event_type`.
+            session_id: the session of a line that does not say it.
+
+        Raises:
+            InvalidEntryError: it is no such object; nothing was accepted.
+            BufferFullError, ClosedJournalError: as for `emit`.
+        """
+        return self.background.emitter.emit_foreign(Foreign(line, session_id=session_id))
 
     @property
     def delivery(self) -> Delivery:

@@ -85,6 +85,13 @@ class Entry(msgspec.Struct, kw_only=True):
     source: str | None = None
     source_id: Any = None
 
+    def json_line(self) -> bytes:
+        """The entry as one line of JSON: as it stands in the journal, unless that leaves something out."""
+        fields = msgspec.json.decode(self.line)
+        if "session_id" in fields and "level" in fields and fields.get("details") == self.details:
+            return self.line
+        return msgspec.json.encode(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """All of the entry's fields, unknown ones included, with what older lines leave out."""
         fields: dict[str, Any] = msgspec.json.decode(self.line)

@@ -1,0 +1,101 @@
+"""`streamjournal`: the commands, and what becomes of an error.
+
+Nothing heavy is imported here or at the top of a command's module: `read`, `write` and `sessions`
+are to answer before one notices that they are Python.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from streamjournal.cli import journal, operate, write
+from streamjournal.cli.output import EXIT_UNREACHABLE, EXIT_USAGE, notice
+from streamjournal.core.errors import (
+    CursorError,
+    InvalidEntryError,
+    NotConfiguredError,
+    SettingsError,
+    StreamjournalError,
+    UnavailableError,
+)
+
+app = typer.Typer(
+    help="A session journal for AI agents: write entries, read and tail them merged, run the worker.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001  # typer calls it so
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"streamjournal {version('streamjournal')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all(
+    version: Annotated[  # its callback does the work
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Everything is embedded (under ~/.streamjournal) unless STREAMJOURNAL_STREAM names a Kinesis stream.
+
+    Exit codes: 0 done, 1 nothing found or something refused, 2 wrong usage, 3 not reachable.
+    """
+
+
+app.command("write")(write.write)
+app.command("read")(journal.read)
+app.command("tail")(journal.tail)
+app.command("sessions")(journal.sessions)
+app.command("worker")(operate.worker)
+app.command("up")(operate.up)
+app.command("init")(operate.init)
+app.command("recover")(operate.recover)
+app.command("demo")(operate.demo)
+
+
+def main() -> None:
+    """The console script: runs a command, and turns errors into a line on stderr and an exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `streamjournal read … | head`: the reader has what it wants
+        sys.stderr.close()
+        sys.exit(0)
+    except BaseExceptionGroup as group:
+        sys.exit(_exit_code(_first(group)))
+    except StreamjournalError as problem:
+        sys.exit(_exit_code(problem))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a task group wrapped: its first error of ours, else its first."""
+    leaves: list[BaseException] = []
+    todo: list[BaseException] = [group]
+    while todo:
+        error = todo.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            todo += error.exceptions
+        else:
+            leaves.append(error)
+    return next((error for error in leaves if isinstance(error, StreamjournalError)), leaves[0])
+
+
+def _exit_code(problem: BaseException) -> int:
+    if not isinstance(problem, StreamjournalError):
+        raise problem
+    notice(f"streamjournal: {problem}", error=True)
+    if isinstance(problem, InvalidEntryError | SettingsError | CursorError):
+        return EXIT_USAGE
+    if isinstance(problem, UnavailableError | NotConfiguredError):
+        return EXIT_UNREACHABLE
+    return 1

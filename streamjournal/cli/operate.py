@@ -1,0 +1,167 @@
+"""`worker`, `up`, `init`, `recover`, `demo`: what an operator runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamjournal.cli.output import EXIT_UNREACHABLE, notice, put, put_json
+
+if TYPE_CHECKING:
+    from streamjournal.ingest.stats import Stats
+    from streamjournal.ingest.worker import Worker
+
+_REFRESH = 0.2  # seconds between two looks of `up` at the worker's counters
+
+
+def worker(
+    drain: Annotated[
+        bool, typer.Option("--drain", help="End once everything now on the stream is in the journals.")
+    ] = False,
+) -> None:
+    """Move entries from the stream into the journals, until SIGTERM or Ctrl-C."""
+    import anyio
+
+    from streamjournal.admin.worker_process import configure_logging, run_worker
+    from streamjournal.core.settings import load
+
+    configure_logging()
+    settings = load()
+
+    async def run() -> None:
+        await run_worker(settings, drain=drain)
+
+    anyio.run(run)
+
+
+def up() -> None:
+    """Run the worker in the foreground, with one line that shows what it does. Ctrl-C ends it."""
+    import logging
+
+    import anyio
+
+    from streamjournal.admin.worker_process import configure_logging, run_worker
+    from streamjournal.core.settings import load
+
+    settings = load()
+    configure_logging(level=logging.WARNING)
+    where = settings.stream or str(settings.home_path)
+
+    async def run() -> None:
+        async with anyio.create_task_group() as tasks:
+
+            def show(stats: Stats, _: Worker) -> None:
+                tasks.start_soon(_show, stats, where, name="status line")
+
+            await run_worker(settings, on_stats=show)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(run)
+
+
+async def _show(stats: Stats, where: str) -> None:
+    """The status line: redrawn on a terminal, elsewhere a line whenever something happened."""
+    import anyio
+
+    last = ""
+    while True:
+        lag = max(stats.lag_ms.values(), default=0)
+        line = (
+            f"{where} · {stats.shards} shards · {stats.entries:,} entries in {stats.commits:,} commits · "
+            f"{stats.buffered_bytes:,} B waiting · {lag:,} ms behind"
+        )
+        if stats.dead_letters:
+            line += f" · {stats.dead_letters:,} dead letters"
+        if line != last:
+            last = line
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r\x1b[2K{line}")
+            else:
+                sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+        await anyio.sleep(_REFRESH if sys.stderr.isatty() else 5.0)
+
+
+def init(
+    retention_hours: Annotated[
+        int | None, typer.Option("--retention-hours", help="How long the stream keeps records.")
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option("--shards", help="Provisioned shards; on-demand without it.")
+    ] = None,
+    archive_versions_after: Annotated[
+        int | None,
+        typer.Option(
+            "--archive-versions-after",
+            metavar="DAYS",
+            help="Move old versions of journals to Glacier then, instead of deleting them after a day.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    output: Annotated[str, typer.Option("-o", "--output", help="short or json.")] = "short",
+) -> None:
+    """Make the stream, the bucket and the lease table, where they are not there yet."""
+    import anyio
+
+    from streamjournal.admin.init import initialise
+    from streamjournal.core.settings import load
+
+    settings = load()
+
+    async def run() -> None:
+        result = await initialise(
+            settings,
+            retention_hours=retention_hours,
+            archive_versions_after=archive_versions_after,
+            shards=shards,
+            dry_run=dry_run,
+        )
+        for step in result.steps:
+            if output == "json":
+                put_json({"resource": step.resource, "action": step.action, "detail": step.detail})
+            else:
+                put(f"{step.action:<10} {step.resource}" + (f": {step.detail}" if step.detail else ""))
+        if output != "json":
+            put("")
+            for line in result.environment:
+                put(line)
+
+    anyio.run(run)
+
+
+def recover(
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds to wait for the stream, for each spool.")
+    ] = 30.0,
+) -> None:
+    """Send what dead processes left in their spools, each to the stream that it was meant for."""
+    import anyio
+
+    from streamjournal.admin.recover import recover_all
+    from streamjournal.core.settings import load
+
+    settings = load()
+
+    async def run() -> int:
+        result = await recover_all(settings, timeout=timeout)
+        put(f"recovered {result.entries} entries from {result.spools} spools")
+        for path, why in result.skipped:
+            notice(f"left as it is: {path}: {why}")
+        return EXIT_UNREACHABLE if result.skipped else 0
+
+    code = anyio.run(run)
+    if code:
+        raise typer.Exit(code)
+
+
+def demo(
+    aws: Annotated[
+        bool, typer.Option("--aws", help="Over the AWS APIs, at AWS_ENDPOINT_URL, instead of embedded.")
+    ] = False,
+) -> None:
+    """Watch a small agent's entries go from emit to journal. No model, no network."""
+    from streamjournal.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(aws=aws))

@@ -1,0 +1,156 @@
+"""What the commands print: results on stdout in one of three formats, everything else on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streamjournal.core.entry import Entry
+    from streamjournal.read.merged import Missing
+
+EXIT_NOTHING = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+
+_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+
+class Format(StrEnum):
+    """`short`: a line for a person; `json`: the entry itself; `table`: columns."""
+
+    short = "short"
+    json = "json"
+    table = "table"
+
+
+def notice(text: str, *, error: bool = False) -> None:
+    """A line on stderr."""
+    colour = "31" if error else "33"
+    print(_paint(text, colour, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def tell_missing(missing: Iterable[Missing]) -> None:
+    """Say on stderr what a result lacks."""
+    for what, why in missing:
+        notice(f"incomplete ({what}): {why}")
+
+
+def put_json(value: Any) -> None:
+    """One JSON object on one line of stdout."""
+    import msgspec
+
+    put(value if isinstance(value, bytes) else msgspec.json.encode(value))
+
+
+def put(line: bytes | str) -> None:
+    """One line on stdout, as UTF-8 whatever the locale says."""
+    sys.stdout.flush()
+    data = line if isinstance(line, bytes) else line.encode("utf-8", "replace")
+    sys.stdout.buffer.write(data + b"\n")
+
+
+def flush() -> None:
+    """Hand what was put to whoever reads stdout."""
+    sys.stdout.buffer.flush()
+
+
+class EntryPrinter:
+    """Prints entries in a format.
+
+    Args:
+        with_session: show each entry's session too.
+    """
+
+    def __init__(self, form: Format, *, with_session: bool = False) -> None:
+        self._form = form
+        self._with_session = with_session
+        self._rows: list[Entry] = []
+        self.count = 0
+
+    def __call__(self, entry: Entry) -> None:
+        """Print an entry; a table waits for `finish`."""
+        self.count += 1
+        if self._form is Format.json:
+            put_json(entry.json_line())
+        elif self._form is Format.table:
+            self._rows.append(entry)
+        else:
+            put(short_line(entry, with_session=self._with_session))
+
+    def finish(self) -> None:
+        """Print what waited."""
+        if self._rows:
+            self._table()
+        flush()
+
+    def _table(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        columns = ["time", *(["session"] if self._with_session else []), "level", "event", "tool", "details"]
+        for column in columns:
+            table.add_column(
+                column, overflow="ellipsis", no_wrap=True, ratio=1 if column == "details" else None
+            )
+        for e in self._rows:
+            cells = [_time(e.timestamp), *([e.session_id] if self._with_session else [])]
+            cells += [e.level, e.event_type, e.tool_name or "", _details(e)]
+            style = {"ERROR": "red", "CRITICAL": "bold red", "WARNING": "yellow"}.get(e.level, "")
+            table.add_row(*(Text(_visible(cell)) for cell in cells), style=style)
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def short_line(entry: Entry, *, with_session: bool = False) -> str:
+    """`2026-11-22 13:12:01.123  TOOL_START  run_eda  path=s3://b/data.csv`, coloured on a terminal."""
+    time, text = plain_columns(entry, with_session=with_session)
+    colour = _COLOURS.get(entry.level)
+    time = _paint(time, "2", sys.stdout)
+    return f"{time}  {_paint(text, colour, sys.stdout) if colour else text}"
+
+
+def plain_columns(entry: Entry, *, with_session: bool = False) -> tuple[str, str]:
+    """An entry's time and the rest of its short line, without colours."""
+    session = f"{entry.session_id}  " if with_session else ""
+    tool = f"{entry.tool_name}  " if entry.tool_name else ""
+    text = _visible(f"{session}{entry.event_type:<16} {tool}{_details(entry)}").rstrip()
+    return _time(entry.timestamp), text
+
+
+def _time(timestamp: str) -> str:
+    """Date, and time to the millisecond, without what a column of them repeats."""
+    day, _, clock = timestamp.partition("T")
+    return f"{day} {clock[:12].rstrip('Z')}" if clock else timestamp
+
+
+def _details(entry: Entry) -> str:
+    details = entry.details
+    if isinstance(details, dict):
+        return " ".join(f"{key}={_value(value)}" for key, value in details.items())
+    return _value(details)
+
+
+def _value(value: Any) -> str:
+    import msgspec
+
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else f"{text[:117]}…"
+
+
+def _visible(text: str) -> str:
+    """Control and bidirectional characters as their code points: an entry must not drive a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def _paint(text: str, colour: str, stream: Any) -> str:
+    if not stream.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"

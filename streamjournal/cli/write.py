@@ -1,0 +1,178 @@
+"""`write`: one entry from the command line, or many lines from a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from streamjournal.cli.output import EXIT_NOTHING, EXIT_UNREACHABLE, notice, put
+
+if TYPE_CHECKING:
+    from streamjournal.client import Journal
+
+_LATER = "`streamjournal recover` sends it, or the next write."
+_MAX_TOLD = 20  # refused lines that are named one by one
+
+
+def write(
+    session: Annotated[str | None, typer.Argument(metavar="[SESSION]", help="The session's id.")] = None,
+    event: Annotated[str | None, typer.Argument(metavar="[EVENT]", help="TOOL_START, NOTE, …")] = None,
+    tool: Annotated[str | None, typer.Option("--tool", metavar="NAME")] = None,
+    level: Annotated[str, typer.Option("-l", "--level", metavar="LEVEL")] = "INFO",
+    detail: Annotated[
+        list[str] | None,
+        typer.Option("-d", "--detail", metavar="KEY=VALUE", help="VALUE as JSON where it is, else as text."),
+    ] = None,
+    jsonl: Annotated[
+        str | None, typer.Option("--jsonl", metavar="FILE|-", help="Write a file's lines, one entry each.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds without any progress after which to give up.")
+    ] = 30.0,
+) -> None:
+    """Write one entry, or with --jsonl a file of them; returns when the stream has them."""
+    from streamjournal.client import Journal
+
+    if jsonl is not None:
+        if session is not None or event is not None:
+            raise typer.BadParameter("with --jsonl, the lines say session and event", param_hint="SESSION")
+        with _open(jsonl) as (file, size), Journal(overflow="raise") as journal:
+            raise typer.Exit(_Import(journal, timeout).run(file, size))
+    if session is None or event is None:
+        raise typer.BadParameter("give SESSION and EVENT, or --jsonl FILE", param_hint="SESSION")
+    details = dict(_detail(pair) for pair in detail or ())
+    with Journal() as journal:
+        receipt = journal.emit(event, session_id=session, tool_name=tool, level=level, details=details)
+        try:
+            receipt.result(timeout)
+        except TimeoutError:
+            notice(f"{receipt.id} is in the spool only: the stream does not answer. {_LATER}")
+            journal.close(0.0)
+            raise typer.Exit(EXIT_UNREACHABLE) from None
+    put(receipt.id or "")
+
+
+def _detail(pair: str) -> tuple[str, Any]:
+    import msgspec
+
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--detail")
+    try:
+        return key, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return key, value
+
+
+@contextmanager
+def _open(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """The file and its size, or stdin."""
+    from pathlib import Path
+
+    if name == "-":
+        yield sys.stdin.buffer, None
+        return
+    path = Path(name)
+    try:
+        file = path.open("rb")
+    except OSError as problem:
+        raise typer.BadParameter(f"{name}: {problem.strerror}", param_hint="--jsonl") from None
+    with file:
+        yield file, path.stat().st_size
+
+
+class _Import:
+    """Brings a file's lines into journals, as fast as the stream takes them.
+
+    Args:
+        patience: seconds without any acknowledgement after which to give up.
+    """
+
+    def __init__(self, journal: Journal, patience: float) -> None:
+        self._journal = journal
+        self._patience = patience
+        self._accepted = 0
+        self._refused = 0
+
+    def run(self, file: BinaryIO, size: int | None) -> int:
+        """Import, say how it went, and return the exit code."""
+        whole = self._read(file, size)
+        left = self._settle()
+        put(f"accepted {self._accepted}, refused {self._refused}")
+        if left or not whole:
+            notice(f"{left} entries are in the spool only: the stream does not answer. {_LATER}")
+            self._journal.close(0.0)
+            return EXIT_UNREACHABLE
+        return EXIT_NOTHING if self._refused else 0
+
+    def _read(self, file: BinaryIO, size: int | None) -> bool:
+        """Accept every line; False if the stream stood still until the buffer was full."""
+        from streamjournal.core.errors import InvalidEntryError
+
+        with _progress(size) as advance:
+            for number, line in enumerate(file, 1):
+                advance(len(line))
+                if not line.strip():
+                    continue
+                try:
+                    if not self._accept(line):
+                        notice(f"stopped before line {number}: the buffer is full")
+                        return False
+                except InvalidEntryError as problem:
+                    self._refused += 1
+                    if self._refused <= _MAX_TOLD:
+                        notice(f"line {number} refused: {problem}")
+        if self._refused > _MAX_TOLD:
+            notice(f"… and {self._refused - _MAX_TOLD} more lines refused")
+        return True
+
+    def _accept(self, line: bytes) -> bool:
+        """Accept a line, waiting for room as long as the stream takes anything."""
+        from streamjournal.core.errors import BufferFullError
+
+        while True:
+            try:
+                self._journal.emit_line(line)
+            except BufferFullError:
+                if not self._progressed():
+                    return False
+            else:
+                self._accepted += 1
+                return True
+
+    def _progressed(self) -> bool:
+        """Wait for the stream; whether it took anything."""
+        before = self._journal.delivery.acknowledged
+        waited = 0.0
+        while waited < self._patience:
+            delivery = self._journal.flush(min(0.5, self._patience))
+            if delivery.acknowledged > before or not delivery.pending:
+                return True
+            waited += 0.5
+        return False
+
+    def _settle(self) -> int:
+        """Wait until everything is acknowledged; how many entries were left when nothing moved any more."""
+        while self._journal.delivery.pending:
+            if not self._progressed():
+                break
+        return self._journal.delivery.pending
+
+
+@contextmanager
+def _progress(size: int | None) -> Iterator[Any]:
+    """A progress bar on a terminal; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeElapsedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=size)
+        yield lambda count: progress.advance(task, count)
