@@ -28,8 +28,8 @@ class Lease:
         checkpoint: a sequence number, TRIM_HORIZON or SHARD_END: everything at and before it is
             durable (checkpoint).
         parents: the shard's parents (parentShardId).
-        owner_switches: how often it changed hands since the checkpoint moved
-            (ownerSwitchesSinceCheckpoint).
+        owner_switches: how often it went from one owner to another since the checkpoint moved
+            (ownerSwitchesSinceCheckpoint); taking one that nobody held is no switch, as in KCL.
         stream: the stream's identity as `arn created`; a row of another stream counts as absent.
         sink: what the records are read for; each sink has a table of its own.
     """
@@ -45,7 +45,7 @@ class Lease:
 
     def taken_by(self, owner: str) -> Lease:
         """The row after `owner` took it."""
-        switches = self.owner_switches + (self.owner != owner)
+        switches = self.owner_switches + (self.owner not in (None, owner))
         return replace(self, owner=owner, counter=self.counter + 1, owner_switches=switches)
 
     def renewed(self) -> Lease:

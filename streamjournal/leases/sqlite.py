@@ -21,6 +21,7 @@ from typing import Final, TypeVar
 import msgspec
 from anyio import to_thread
 
+from streamjournal.core import fork_gate
 from streamjournal.core.errors import (
     LeaseLostError,
     LeasesUnavailableError,
@@ -88,7 +89,7 @@ class SqliteLeases:
 
     async def _run(self, call: Callable[[], T]) -> T:
         with self._explained():
-            return await to_thread.run_sync(call)
+            return await to_thread.run_sync(_keeping_forks_out, call)
 
     def _read(self) -> list[Lease]:
         """Without a write lock: readers look at checkpoints often, and must not hold up a worker."""
@@ -160,6 +161,12 @@ _ADVICE: Final = {
     sqlite3.SQLITE_CANTOPEN: "make its folder writable, or choose another STREAMJOURNAL_HOME",
     sqlite3.SQLITE_IOERR: "look at its disk (full, or failing?), then try again",
 }
+
+
+def _keeping_forks_out(call: Callable[[], T]) -> T:
+    """A fork in the middle of a call would leave the child a locked SQLite, see `core.fork_gate`."""
+    with fork_gate.inside():
+        return call()
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

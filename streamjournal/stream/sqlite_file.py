@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from streamjournal.core.errors import NotConfiguredError, StreamjournalError, StreamUnavailableError
-from streamjournal.stream import fork_gate
+from streamjournal.core import fork_gate
 
 T = TypeVar("T")
 

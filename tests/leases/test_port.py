@@ -52,7 +52,10 @@ def test_a_checkpoint_advances_or_is_refused(lease: Lease, checkpoint: str) -> N
 
 
 def test_owner_switches_count_changes_of_owner() -> None:
-    """Taking one's own row again is no switch."""
+    """From one owner to another is a switch; taking one's own row again, or a free one, is none."""
     mine = Lease("s").taken_by("me")
-    assert mine.taken_by("me").owner_switches == mine.owner_switches
-    assert mine.taken_by("you").owner_switches == mine.owner_switches + 1
+    assert mine.owner_switches == 0
+    assert mine.taken_by("me").owner_switches == 0
+    assert mine.released().taken_by("you").owner_switches == 0
+    assert mine.taken_by("you").owner_switches == 1
+    assert mine.taken_by("you").taken_by("me").owner_switches == 2

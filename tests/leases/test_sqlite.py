@@ -213,3 +213,47 @@ def test_what_a_forked_child_writes_survives_its_parents_close(path: Path) -> No
         [sys.executable, "-c", FORK, str(path)], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.stdout.strip(), done.stderr) == ("child", "")
+
+
+FORKS_UNDER_LOAD = """
+import os, sys, threading, anyio
+from pathlib import Path
+from streamjournal.leases.port import Lease
+from streamjournal.leases.sqlite import SqliteLeases
+
+path = Path(sys.argv[1])
+anyio.run(SqliteLeases(path).create, Lease("s"))
+stop = threading.Event()
+
+def read_on():
+    async def reads():
+        while not stop.is_set():
+            await SqliteLeases(path).rows()
+    anyio.run(reads)
+
+threads = [threading.Thread(target=read_on) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(20):
+    if os.fork() == 0:
+        assert len(anyio.run(SqliteLeases(path).rows)) == 1
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+stop.set()
+for thread in threads:
+    thread.join()
+print("whole")
+"""
+
+
+@pytest.mark.chaos
+def test_a_fork_while_other_threads_call_leaves_the_child_able_to_call(path: Path) -> None:
+    """SQLite's own locks are never copied into a child in the locked state."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS_UNDER_LOAD, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("whole", "")
