@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamjournal.cli.demo_agent import DemoAgent
-from streamjournal.cli.output import short_line
+from streamjournal.cli.output import plain_columns
 from streamjournal.client import Journal
 from streamjournal.core.clock import SYSTEM
 from streamjournal.core.entry import Entry
@@ -86,10 +86,9 @@ def _say_what_comes(console: Console, settings: Settings, session_id: str) -> No
             Text.assemble(
                 ("streamjournal demo", "bold"),
                 f"  ·  session {session_id}  ·  {where}\n",
-                (
-                    "agent ─emit▶ spool ─▶ stream ─▶ worker ─▶ journal    tail: journal + stream, merged",
-                    "dim",
-                ),
+                ("agent ─emit▶ spool ─▶ stream ─▶ worker ─▶ journal
+", "dim"),
+                ("below: the live tail, which merges journal and stream", "dim"),
             ),
             border_style="cyan",
         )
@@ -132,7 +131,7 @@ def _live_tail(console: Console, journal: Journal, session_id: str) -> Iterator[
         with journal.tail(session_id, history=None) as entries:
             opened.set()
             for entry in entries:
-                console.print(_line(entry))
+                console.print(_line(entry), no_wrap=True, overflow="ellipsis")
                 if entry.event_type == "SESSION_END":
                     return
 
@@ -144,10 +143,10 @@ def _live_tail(console: Console, journal: Journal, session_id: str) -> Iterator[
 
 
 def _line(entry: Entry) -> Text:
-    source = "▸ sandbox " if entry.source == "sandbox" else "  "
-    text = short_line(entry).replace("\x1b[", "")
+    when, text = plain_columns(entry)
+    source = "sandbox ▸" if entry.source == "sandbox" else ""
     style = _STYLES.get(entry.event_type, "magenta" if entry.source == "sandbox" else "")
-    return Text(f"{source:<10} {text[11:]}", style, no_wrap=True, overflow="ellipsis")
+    return Text.assemble((f"{when[11:]} ", "dim"), (f"{source:<9} {text}", style))
 
 
 def _wait_for_journal(console: Console, journal: Journal, session_id: str) -> list[Entry]:
@@ -165,13 +164,9 @@ def _wait_for_journal(console: Console, journal: Journal, session_id: str) -> li
 def _say_what_was(console: Console, settings: Settings, session_id: str, entries: list[Entry]) -> None:
     console.print(_times(entries))
     key = journal_key(settings.prefix, session_id)
-    if settings.stream:
-        path = f"s3://{settings.bucket_name()}/{key}"
-    else:
-        path = str(Path(settings.home) / key)
-    console.print(
-        f"\n[bold]{len(entries)} entries[/], one JSON object a line, in", Text(path, "cyan"), soft_wrap=True
-    )
+    path = f"s3://{settings.bucket_name()}/{key}" if settings.stream else str(Path(settings.home) / key)
+    console.print(f"\n[bold]{len(entries)} entries[/], one JSON object a line, in")
+    console.print(Text(path, "cyan"), soft_wrap=True)
     variables = " ".join(f"{name}={value}" for name, value in _environment(settings).items())
     console.print("\nLook at it again:", style="dim")
     for command in (f"streamjournal read {session_id} -l ERROR", "streamjournal sessions"):
@@ -185,14 +180,8 @@ def _times(entries: list[Entry]) -> Table:
         if entry.tool_name and entry.event_type in ("TOOL_END", "TOOL_ERROR"):
             calls.setdefault(entry.tool_name, []).append(entry)
     table = Table(title="time per tool", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name, justify in (
-        ("tool", "left"),
-        ("calls", "right"),
-        ("failed", "right"),
-        ("ms", "right"),
-        ("", "left"),
-    ):
-        table.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
+    for name in ("tool", "calls", "failed", "ms", ""):
+        table.add_column(name, justify="left" if name in ("tool", "") else "right", header_style="dim")
     times = {tool: sum(e.details["duration_ms"] for e in ended) for tool, ended in calls.items()}
     longest = max(times.values(), default=1.0)
     for tool, ended in calls.items():

@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,9 @@ class DemoAgent:
 
     def _analyse(self, session: Session, data: Path) -> None:
         for attempt, column in enumerate(("price", "amount"), 1):  # the plan's first guess is wrong
+            work = partial(self._run_sandboxed, session, data, column)
             try:
-                arguments = {"column": column, "attempt": attempt}
-                self._call(
-                    session, "analyse", lambda c=column: self._run_sandboxed(session, data, c), **arguments
-                )
+                self._call(session, "analyse", work, column=column, attempt=attempt)
             except ToolFailedError:
                 continue
             return
@@ -140,8 +139,9 @@ class DemoAgent:
             raise ToolFailedError("no STATISTICS in the journal")
         found = statistics[0].details
         return {
-            "text": f"{found['outliers']} of the orders' {found['column']}s are outliers",
-            "from": statistics[0].id,
+            "text": f"{found['outliers']} of the orders have an outlying {found['column']}",
+            "found_in_entry": statistics[0].id,
+            "flushed_to_the_journal_yet": bool(session.read(journal_only=True).all()),
         }
 
 

@@ -110,8 +110,7 @@ def short_line(entry: Entry, *, with_session: bool = False) -> str:
     """`2026-11-22 13:12:01.123  TOOL_START  run_eda  path=s3://b/data.csv`, coloured on a terminal."""
     time, text = plain_columns(entry, with_session=with_session)
     colour = _COLOURS.get(entry.level)
-    time = _paint(time, "2", sys.stdout)
-    return f"{time}  {_paint(text, colour, sys.stdout) if colour else text}"
+    return f"{_paint(time, '2', sys.stdout)}  {_paint(text, colour, sys.stdout) if colour else text}"
 
 
 def plain_columns(entry: Entry, *, with_session: bool = False) -> tuple[str, str]:
