@@ -86,8 +86,7 @@ def _say_what_comes(console: Console, settings: Settings, session_id: str) -> No
             Text.assemble(
                 ("streamjournal demo", "bold"),
                 f"  ·  session {session_id}  ·  {where}\n",
-                ("agent ─emit▶ spool ─▶ stream ─▶ worker ─▶ journal
-", "dim"),
+                ("agent ─emit▶ spool ─▶ stream ─▶ worker ─▶ journal\n", "dim"),
                 ("below: the live tail, which merges journal and stream", "dim"),
             ),
             border_style="cyan",
