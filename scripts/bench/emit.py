@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -54,7 +55,7 @@ def main() -> None:
         for case in cases.values():
             case()  # threads start and caches fill here
         results = measure.in_rounds(cases, arguments.rounds)
-    said.table("microseconds per entry", rows_of(results), note="aims: ≤ 2 × the floor, ≤ 1/5 of the span")
+    said.table("microseconds per entry", rows_of(results), note="aims: ≤ 2 x the floor, ≤ 1/5 of the span")
 
 
 def rows_of(results: dict[str, list[float]]) -> list[report.Row]:
@@ -64,10 +65,10 @@ def rows_of(results: dict[str, list[float]]) -> list[report.Row]:
         rows.append(
             {
                 "case": name,
-                "µs (median)": measure.median(values),
+                "µs (median)": median(values),
                 "µs (best)": min(values),
-                "× floor": ratio(values, results[FLOOR]),
-                "× span": ratio(values, results[SPAN]),
+                "x floor": ratio(values, results[FLOOR]),
+                "x span": ratio(values, results[SPAN]),
             }
         )
     return rows
@@ -75,7 +76,7 @@ def rows_of(results: dict[str, list[float]]) -> list[report.Row]:
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> float:
     """The median of the ratios within each round."""
-    return measure.median([a / b for a, b in zip(values, base, strict=True)])
+    return median([a / b for a, b in zip(values, base, strict=True)])
 
 
 class _Line(msgspec.Struct):
@@ -170,7 +171,9 @@ class _JsonFormatter(logging.Formatter):
 @contextmanager
 def json_logging(samples: Sequence[Sample], file: Path) -> Iterator[Case]:
     """The standard library's logging; each line is written before the call returns, as a spool's is."""
-    logger = logging.Logger("bench", logging.DEBUG)
+    logger = logging.getLogger("streamjournal.bench")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
     handler = logging.FileHandler(file, mode="w", encoding="utf-8")
     handler.setFormatter(_JsonFormatter())
     logger.addHandler(handler)
@@ -178,8 +181,6 @@ def json_logging(samples: Sequence[Sample], file: Path) -> Iterator[Case]:
     calls = [(levels.get(it.level, logging.INFO), it.event_type, dict(_extra(it))) for it in samples]
 
     def run() -> float:
-        handler.stream.seek(0)
-        handler.stream.truncate()
         begin = time.perf_counter()
         for level, event_type, extra in calls:
             logger.log(level, event_type, extra=extra)

@@ -10,8 +10,7 @@ import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
-from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ class Spent(NamedTuple):
 class Stopwatch:
     """`with Stopwatch() as watch: …`, then `watch.spent`."""
 
-    def __enter__(self) -> Stopwatch:
+    def __enter__(self) -> Self:
         self._cpu, self._wall = time.process_time(), time.perf_counter()
         return self
 
@@ -49,11 +48,6 @@ def in_rounds(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, li
             gc.collect()  # what the case before left behind is not this one's cost
             results[name].append(cases[name]())
     return results
-
-
-def medians(results: Mapping[str, list[float]]) -> dict[str, float]:
-    """The median of each case."""
-    return {name: median(values) for name, values in results.items()}
 
 
 def in_process(call: Callable[..., T], *arguments: Any) -> T:

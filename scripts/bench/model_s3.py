@@ -4,7 +4,7 @@ seconds. It keeps the conditions of conditional writes, and only the newest vers
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from anyio.lowlevel import checkpoint
 from botocore.exceptions import ClientError
@@ -24,7 +24,7 @@ class _Stream:
     def __init__(self, body: bytes) -> None:
         self._body = body
 
-    async def __aenter__(self) -> _Stream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -52,15 +52,18 @@ class ModelS3:
         """Nothing is open."""
 
     async def head_bucket(self, **parameters: Any) -> dict[str, Any]:
+        """HeadBucket, as the SDK's client has it."""
         await self._begin("HeadBucket", parameters)
         return {}
 
     async def head_object(self, **parameters: Any) -> dict[str, Any]:
+        """HeadObject, as the SDK's client has it."""
         await self._begin("HeadObject", parameters)
         found = self._find("HeadObject", parameters)
         return {"ContentLength": len(found.body), "ETag": found.etag, "Metadata": found.metadata}
 
     async def get_object(self, **parameters: Any) -> dict[str, Any]:
+        """GetObject, as the SDK's client has it."""
         await self._begin("GetObject", parameters)
         found = self._find("GetObject", parameters)
         body = found.body
@@ -72,17 +75,20 @@ class ModelS3:
         return {"ContentLength": size, "ETag": found.etag, "Metadata": found.metadata, "Body": _Stream(body)}
 
     async def put_object(self, **parameters: Any) -> dict[str, Any]:
+        """PutObject, as the SDK's client has it."""
         await self._begin("PutObject", parameters)
         self._check(parameters)
         return self._write(parameters["Key"], bytes(parameters["Body"]), parameters["Metadata"])
 
     async def create_multipart_upload(self, **parameters: Any) -> dict[str, Any]:
+        """CreateMultipartUpload, as the SDK's client has it."""
         await self._begin("CreateMultipartUpload", parameters)
         upload = self._draw()
         self._uploads[upload] = (parameters["Metadata"], {})
         return {"UploadId": upload}
 
     async def upload_part_copy(self, **parameters: Any) -> dict[str, Any]:
+        """UploadPartCopy, as the SDK's client has it."""
         await self._begin("UploadPartCopy", parameters)
         found = self._find("UploadPartCopy", {"Key": parameters["CopySource"]["Key"]})
         first, _, last = parameters["CopySourceRange"].removeprefix("bytes=").partition("-")
@@ -90,11 +96,13 @@ class ModelS3:
         return {"CopyPartResult": {"ETag": self._draw()}}
 
     async def upload_part(self, **parameters: Any) -> dict[str, Any]:
+        """UploadPart, as the SDK's client has it."""
         await self._begin("UploadPart", parameters)
         self._add_part(parameters, bytes(parameters["Body"]))
         return {"ETag": self._draw()}
 
     async def complete_multipart_upload(self, **parameters: Any) -> dict[str, Any]:
+        """CompleteMultipartUpload, as the SDK's client has it."""
         await self._begin("CompleteMultipartUpload", parameters)
         self._check(parameters)
         metadata, parts = self._uploads.pop(parameters["UploadId"])

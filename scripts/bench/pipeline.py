@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from argparse import Namespace
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import anyio
@@ -48,7 +49,7 @@ def main() -> None:
     said = report.Report(
         "pipeline",
         arguments,
-        data=f"{source}, {len(samples)} entries × {arguments.copies}",
+        data=f"{source}, {len(samples)} entries x {arguments.copies}",
         rounds=arguments.rounds,
     )
     del samples
@@ -93,8 +94,8 @@ def rows_of(results: dict[str, list[Done]]) -> list[report.Row]:
     rows: list[report.Row] = []
     for name, runs in results.items():
         count, size = runs[0].entries, runs[0].size
-        cpu = measure.median([run.spent.cpu for run in runs])
-        wall = measure.median([run.spent.wall for run in runs])
+        cpu = median([run.spent.cpu for run in runs])
+        wall = median([run.spent.wall for run in runs])
         ratios = [run.spent.cpu / base.spent.cpu for run, base in zip(runs, floor, strict=True)]
         rows.append(
             {
@@ -103,7 +104,7 @@ def rows_of(results: dict[str, list[Done]]) -> list[report.Row]:
                 "entries per CPU s": count / cpu,
                 "entries/s": count / wall,
                 "MB/s": size / wall / 1e6,
-                "CPU × straight": measure.median(ratios),
+                "CPU x straight": median(ratios),
             }
         )
     return rows

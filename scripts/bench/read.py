@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import anyio
@@ -22,7 +23,6 @@ import msgspec
 
 from scripts.bench import entries, measure, report
 from streamjournal import Journal
-from streamjournal.core.clock import SYSTEM
 from streamjournal.core.numbers import WriterNumbers
 from streamjournal.core.position import Position
 from streamjournal.core.summary import Summary
@@ -83,14 +83,14 @@ def last_rows(home: Path, sizes: Sequence[int], rounds: int) -> list[report.Row]
     rows: list[report.Row] = []
     for size in sizes:
         results = measure.in_process(read_last, home, size, rounds)
-        floor = measure.median([it.ms for it in results["script"]])
+        floor = median([it.ms for it in results["script"]])
         for name, runs in results.items():
-            ms = measure.median([it.ms for it in runs])
+            ms = median([it.ms for it in runs])
             rows.append(
                 {
                     "journal": f"{size:,} MB, {name}",
                     "ms": ms,
-                    "× script": ms / floor,
+                    "x script": ms / floor,
                     "bytes read": runs[-1].size,
                     "entries": runs[-1].entries,
                 }
@@ -107,16 +107,16 @@ def full_rows(home: Path, sizes: Sequence[int], rounds: int) -> list[report.Row]
             "merged read": lambda size=size: measure.in_process(read_all, home, size),  # type: ignore[misc]
         }
         results = measure.in_rounds(cases, rounds)
-        floor = measure.median([it.seconds for it in results["script"]])
+        floor = median([it.seconds for it in results["script"]])
         for name, runs in results.items():
-            seconds = measure.median([it.seconds for it in runs])
+            seconds = median([it.seconds for it in runs])
             rows.append(
                 {
                     "journal": f"{size:,} MB, {name}",
                     "MB/s": size / seconds,
                     "entries/s": runs[0].entries / seconds,
-                    "time × script": seconds / floor,
-                    "peak memory, MiB more": measure.median([it.peak_mib for it in runs]),
+                    "time x script": seconds / floor,
+                    "peak memory, MiB more": median([it.peak_mib for it in runs]),
                 }
             )
     return rows
@@ -187,7 +187,7 @@ def _blocks(lines: Iterator[bytes], size: int) -> Iterator[bytes]:
 def read_last(home: Path, megabytes: int, rounds: int) -> dict[str, list[Last]]:
     """In a process of its own: the package and the script take turns; the first turn warms up."""
     with Journal(home=home) as journal:
-        cases = {
+        cases: dict[str, Callable[[], Last]] = {
             "script": lambda: _last(lambda: _tail_of(_path(home, megabytes))),
             "merged read": lambda: _last(lambda: len(journal.read(session_of(megabytes), last=_LAST).all())),
         }

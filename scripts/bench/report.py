@@ -80,9 +80,11 @@ def _processor() -> str:
 
 def _text(value: str | float | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, str):
         return value
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
+    if value and abs(value) < 0.1:
+        return f"{value:.4f}"
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"

@@ -54,7 +54,7 @@ class CountedClient(AwsClient):
         client = await super().get()
         if client is not self._counted:
             self._counted = client
-            client.meta.events.register("before-parameter-build", self._note)
+            client.meta.events.register("provide-client-params", self._note)
         return client
 
     def _note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
