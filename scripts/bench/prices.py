@@ -1,8 +1,9 @@
 """What AWS charges for the requests that are counted here.
 
-US East (N. Virginia), public list prices without free tier, volume discounts or tax, as of
-2026-11-22. Sources: the pricing pages of Amazon S3, Amazon Kinesis Data Streams and Amazon DynamoDB.
-Transfer between them and EC2 in the same region costs nothing.
+US East (N. Virginia), list prices without free tier, volume discounts or tax, looked up on 2026-11-22.
+What is counted how: the pricing pages of Amazon S3, Amazon Kinesis Data Streams and Amazon DynamoDB.
+Those pages fill in their numbers by script, so the numbers are from several public quotations of them,
+which agree; check them before you sign anything. Transfer within the region costs nothing.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ def _text(value: str | float | None) -> str:
         return "-"
     if isinstance(value, str):
         return value
-    if isinstance(value, int) or abs(value) >= 1000:
+    if isinstance(value, int) or abs(value) >= 1000 or not value:
         return f"{value:,.0f}"
-    if value and abs(value) < 0.1:
+    if abs(value) < 0.1:
         return f"{value:.4f}"
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
