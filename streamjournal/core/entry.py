@@ -8,6 +8,7 @@ bytes that it came as, so what this version does not know survives it.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -29,7 +30,8 @@ ENTRIES_DROPPED: Final = "ENTRIES_DROPPED"
 ENTRIES_TRIMMED: Final = "ENTRIES_TRIMMED"
 JOURNAL_RESTARTED: Final = "JOURNAL_RESTARTED"
 
-_WRITER_ID: Final = re.compile(r"([0-9a-z]{10})-([1-9][0-9]{0,17})")
+_WRITER: Final = re.compile(r"[0-9a-z]{10}")
+_MAX_DIGITS: Final = 18  # of a number; so it fits 64 bits
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -103,14 +105,39 @@ class Entry(msgspec.Struct, kw_only=True):
 
 _encoder: Final = msgspec.json.Encoder()
 _envelope_decoder: Final = msgspec.json.Decoder(Envelope)
+#: What decoding a line can raise; the last two for text that is not UTF-8, and for too deep nesting.
+UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 encode_draft: Final = _encoder.encode
 decode_envelope: Final = _envelope_decoder.decode
 
 
+def envelope_of(line: bytes) -> Envelope | None:
+    """The envelope of any line that a journal may have, older tools' included; None if it is no entry."""
+    try:
+        return decode_envelope(line)
+    except UNDECODABLE:
+        pass  # a field of another type than ours, as older lines have it, or no entry at all
+    try:
+        entry = decode_entry(line)
+    except InvalidEntryError:
+        return None
+    return Envelope(
+        entry.id or "", entry.timestamp, entry.session_id, entry.event_type, entry.tool_name, entry.level
+    )
+
+
 def split_id(entry_id: str) -> tuple[str, int] | None:
     """(writer, n) of an id that a writer of ours gave, or None for any other id."""
-    match = _WRITER_ID.fullmatch(entry_id)
-    return (match[1], int(match[2])) if match else None
+    writer, _, number = entry_id.partition("-")
+    if not (number.isdecimal() and number.isascii() and number[0] != "0" and len(number) <= _MAX_DIGITS):
+        return None
+    return (writer, int(number)) if _is_writer(writer) else None
+
+
+@lru_cache(maxsize=1024)
+def _is_writer(text: str) -> bool:
+    """Remembered, because many entries in a row have the same writer, and matching costs more."""
+    return _WRITER.fullmatch(text) is not None
 
 
 def level_rank(level: str) -> int:
@@ -139,7 +166,7 @@ def check_level(level: object) -> str:
 
 def check_optional(field: str, value: object) -> str | None:
     """`value` if it is None, empty, or text of at most 256 UTF-8 bytes without control characters."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return value
     return _check_text(field, value, MAX_NAME_BYTES)
 
@@ -162,7 +189,7 @@ def _check_text(field: str, value: object, bound: int) -> str:
         raise InvalidEntryError(field, f"is {size} UTF-8 bytes long; at most {bound} are allowed")
     if control := _CONTROL.search(value):
         raise InvalidEntryError(field, f"holds the control character {control[0]!r}")
-    return value
+    return value if type(value) is str else str.__str__(value)  # the encoder takes exactly str
 
 
 def decode_entry(line: bytes, *, session_id: str = "") -> Entry:
@@ -204,7 +231,7 @@ def decode_object(line: bytes) -> dict[str, Any]:
     """
     try:
         fields = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+    except UNDECODABLE as problem:
         raise InvalidEntryError("entry", f"is not JSON: {problem}") from None
     if not isinstance(fields, dict):
         raise InvalidEntryError("entry", f"is a JSON {type(fields).__name__}, not an object")

@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from streamjournal.core.backoff import Backoff
-from streamjournal.core.clock import Clock
+from streamjournal.core.clock import Clock, format_timestamp
 from streamjournal.core.entry import JOURNAL_RESTARTED, notice
 from streamjournal.core.errors import (
     CommitConflictError,
@@ -30,7 +32,9 @@ from streamjournal.store.meta import Meta
 from streamjournal.store.port import Head, Store
 
 _MAX_TRIES = 8  # conflicts in a row before the caller's own backoff takes over
+_MAX_WRITERS = 4096  # that a head given back remembers beyond what its metadata has room for
 
+_ONE_SHARD = Lineage({})
 
 LineageSource = Callable[[Collection[str]], Awaitable[Lineage]]
 """Gives a lineage that was fetched late enough to list these shards, if they still exist."""
@@ -120,9 +124,10 @@ class Committer:
                 before, base = base, await self._store.head(session_id)
                 if base is not None and base.meta is not None and base.meta.commit == meta.commit:
                     return Committed(base, lines.count(b"\n"), len(items) - len(fresh), conflicts)
-                deleted = before is not None and base is None
+                deleted = base is None and (deleted or before is not None)
                 await still_ours()
             else:
+                head = _with_all_writers(head, meta.writers)
                 return Committed(head, lines.count(b"\n"), len(items) - len(fresh), conflicts)
 
     async def _history(self, session_id: str, base: Head | None, items: Sequence[Item]) -> History:
@@ -142,22 +147,27 @@ class Committer:
 
     async def _missing(self, history: History, items: Sequence[Item]) -> list[Item]:
         """The items that the journal lacks; they are counted into the history's numbers."""
-        covered = await self._covered(history.reached, items)
-        numbers = history.numbers
-        return [
-            item
-            for item in items
-            if item.position not in covered and (item.writer is None or numbers.add(item.writer, item.n))
-        ]
+        lineage = await self._lineage_for(history.reached, items)
+        add = history.numbers.add
+        fresh: list[Item] = []
+        record: Position | None = None
+        behind = False
+        for item in items:
+            if item.position is not record:  # items of one record share it
+                record = item.position
+                behind = lineage.covers(history.reached, record)
+            if not behind and (item.writer is None or add(item.writer, item.n)):
+                fresh.append(item)
+        return fresh
 
-    async def _covered(self, reached: Position | None, items: Sequence[Item]) -> set[Position]:
-        """The items' positions that the journal has got past."""
+    async def _lineage_for(self, reached: Position | None, items: Sequence[Item]) -> Lineage:
+        """What tells the items' positions from the one reached; nothing needs to be asked in one shard."""
         if reached is None:
-            return set()
-        positions = {item.position for item in items}
-        elsewhere = {p.shard for p in positions} - {reached.shard}
-        lineage = await self._lineage({*elsewhere, reached.shard}) if elsewhere else Lineage({})
-        return {p for p in positions if lineage.covers(reached, p)}
+            return _ONE_SHARD
+        shards = {item.position.shard for item in items if item.position.stream == reached.stream}
+        if shards <= {reached.shard}:
+            return _ONE_SHARD
+        return await self._lineage(shards | {reached.shard})
 
     def _next_version(
         self,
@@ -171,48 +181,57 @@ class Committer:
     ) -> tuple[bytes, Meta]:
         """The bytes to add, and the metadata of the journal once it has them."""
         lines = [item.line for item in fresh]
-        notices = 0
+        before = history.summary
         if base is None and (deleted or _begins_late(fresh)):
-            lines.insert(0, self._restart_notice(session_id, fresh[0], deleted=deleted))
-            notices = 1
+            now = self._clock.time_ns()
+            lines.insert(0, _restart_notice(session_id, fresh[0], now, deleted=deleted))
+            before = Summary(entries=1, first=format_timestamp(now))
         lines.append(b"")
         meta = Meta(
             generation=history.generation or self._clock.draw_id(),
             commit=self._clock.draw_id(),
             position=reached,
             writers=history.numbers,
-            summary=summarise(history.summary, fresh, notices=notices),
+            summary=summarise(before, fresh),
         )
         return b"\n".join(lines), meta
 
-    def _restart_notice(self, session_id: str, first: Item, *, deleted: bool) -> bytes:
-        if deleted:
-            reason = "the journal was deleted while its worker ran; it begins again here"
-        else:
-            reason = f"there is no journal, and the first entry of writer {first.writer} is number {first.n}"
-        where = first.position
-        return notice(
-            f"{where.shard}:{where.sequence}:restarted",
-            session_id,
-            JOURNAL_RESTARTED,
-            self._clock.time_ns(),
-            {"reason": reason, "position": where.encode()},
-        )
+
+def _restart_notice(session_id: str, first: Item, now: int, *, deleted: bool) -> bytes:
+    if deleted:
+        reason = "the journal was deleted while its worker ran; it begins again here"
+    else:
+        reason = f"there is no journal, and the first entry of writer {first.writer} is number {first.n}"
+    where = first.position
+    return notice(
+        f"{where.shard}:{where.sequence}:restarted",
+        session_id,
+        JOURNAL_RESTARTED,
+        now,
+        {"reason": reason, "position": where.encode()},
+    )
 
 
-def summarise(summary: Summary, items: Sequence[Item], *, notices: int = 0) -> Summary:
-    """The summary of a journal after `items`; `notices` counts lines of the system's before them."""
-    status = summary.status
+def summarise(summary: Summary, items: Sequence[Item]) -> Summary:
+    """The summary of a journal once `items` are in it."""
+    first, last, errors, status = summary.first, summary.last, summary.errors, summary.status
     for item in items:
+        errors += item.level == "ERROR"
         if item.status is not None:
             status = item.status
-    return Summary(
-        entries=summary.entries + len(items) + notices,
-        errors=summary.errors + sum(item.level == "ERROR" for item in items),
-        first=summary.first or items[0].timestamp,
-        last=items[-1].timestamp,
-        status=status,
-    )
+        if item.timestamp:
+            first = first or item.timestamp
+            last = item.timestamp
+    return Summary(summary.entries + len(items), errors, first, last, status)
+
+
+def _with_all_writers(head: Head, writers: WriterNumbers) -> Head:
+    """The head with every writer that is known, so that the next commit need not read the body for
+    those that the metadata had no room for.
+    """
+    if head.meta is None or len(writers) > _MAX_WRITERS:
+        return head
+    return msgspec.structs.replace(head, meta=msgspec.structs.replace(head.meta, writers=writers))
 
 
 def _begins_late(fresh: Sequence[Item]) -> bool:

@@ -6,9 +6,7 @@ session with more writers than the metadata has room for. It costs one read of t
 
 from __future__ import annotations
 
-import msgspec
-
-from streamjournal.core.entry import decode_envelope, split_id
+from streamjournal.core.entry import envelope_of, split_id
 from streamjournal.core.lines import split_blocks
 from streamjournal.core.numbers import WriterNumbers
 from streamjournal.core.summary import Status, Summary, status_after
@@ -25,11 +23,10 @@ async def read_history(store: Store, session_id: str) -> tuple[WriterNumbers, Su
         if body is None:
             return numbers, Summary()
         async for lines in split_blocks(body.chunks):
-            for line in lines:
+            for line in filter(None, lines):
                 entries += 1
-                try:
-                    envelope = decode_envelope(line)
-                except msgspec.MsgspecError:  # edited by hand; the line stays, and verify reports it
+                envelope = envelope_of(line)
+                if envelope is None:  # edited by hand; the line stays, and verify reports it
                     continue
                 name = split_id(envelope.id)
                 if name is not None:

@@ -7,12 +7,18 @@ computed alike here and by a reader), and poison.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
-import msgspec
-
 from streamjournal.core.clock import format_timestamp
-from streamjournal.core.entry import SESSION_END, SESSION_START, decode_envelope, split_id
+from streamjournal.core.entry import (
+    SESSION_END,
+    SESSION_START,
+    UNDECODABLE,
+    check_session_id,
+    decode_envelope,
+    split_id,
+)
 from streamjournal.core.errors import InvalidEntryError
 from streamjournal.core.foreign import Foreign
 from streamjournal.core.item import Item
@@ -21,7 +27,7 @@ from streamjournal.core.summary import status_after
 from streamjournal.stream.aggregation import BadAggregateError, UserRecord, split
 from streamjournal.stream.port import Record
 
-_MARKS = (SESSION_START, SESSION_END)
+_MARKS = frozenset((SESSION_START, SESSION_END))
 
 
 class Poison(NamedTuple):
@@ -58,28 +64,54 @@ def parse_record(record: Record, stream: str) -> Parsed:
         return Parsed([], [Poison(0, record.data, str(problem))])
     for index, part in enumerate(parts):
         try:
-            items.append(_parse_part(part, position, record, index))
+            item = _own_item(part, position, index) or _foreign_item(part, position, record, index)
         except InvalidEntryError as problem:
             poison.append(Poison(index, part.data, str(problem)))
+        else:
+            items.append((part.partition_key, item))
     return Parsed(items, poison)
 
 
-def _parse_part(part: UserRecord, position: Position, record: Record, index: int) -> tuple[str, Item]:
+def _own_item(part: UserRecord, position: Position, index: int) -> Item | None:
+    """The entry of a line that has an id of ours; None for any other line."""
     session_id, line = part
     try:
         envelope = decode_envelope(line)
-    except msgspec.MsgspecError:
-        return _parse_foreign(part, position, record, index)
+    except UNDECODABLE:
+        return None
     name = split_id(envelope.id)
-    if name is None or not envelope.event_type or b"\n" in line:
-        return _parse_foreign(part, position, record, index)
-    if envelope.session_id != session_id:
+    if name is None or not envelope.event_type or b"\n" in line or not _is_text(line):
+        return None
+    if envelope.session_id != session_id or not _may_be_session(session_id):
         raise _misplaced(envelope.session_id, session_id)
     status = status_after(envelope, line) if envelope.event_type in _MARKS else None
-    return session_id, Item(line, position, *name, envelope.timestamp, envelope.level, status, index)
+    # Skips NamedTuple's own __new__, which is slower than the tuple itself.
+    return tuple.__new__(
+        Item, (line, position, name[0], name[1], envelope.timestamp, envelope.level, status, index)
+    )
 
 
-def _parse_foreign(part: UserRecord, position: Position, record: Record, index: int) -> tuple[str, Item]:
+def _is_text(line: bytes) -> bool:
+    """Whether it is UTF-8: the envelope's decoder skips over details without looking at them."""
+    if line.isascii():
+        return True
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _may_be_session(session_id: str) -> bool:
+    try:
+        check_session_id(session_id)
+    except InvalidEntryError:
+        return False
+    return True
+
+
+def _foreign_item(part: UserRecord, position: Position, record: Record, index: int) -> Item:
     """An entry without an id of ours: it gets one by its place, the same for every reader."""
     foreign = Foreign(part.data, session_id=part.partition_key)
     if foreign.session_id != part.partition_key:
@@ -88,8 +120,7 @@ def _parse_foreign(part: UserRecord, position: Position, record: Record, index: 
     line = foreign.line(f"{record.shard}:{record.sequence}:{index}", timestamp=arrival)
     envelope = decode_envelope(line)
     status = status_after(envelope, line)
-    item = Item(line, position, None, 0, envelope.timestamp, envelope.level, status, index)
-    return foreign.session_id, item
+    return Item(line, position, None, 0, envelope.timestamp, envelope.level, status, index)
 
 
 def _misplaced(session_id: str, key: str) -> InvalidEntryError:
