@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamjournal.admin import init_plan
+from streamjournal.admin.init import plan as init_plan
 from streamjournal.core.settings import Settings, load
 from tests.admin.account import Account
 from tests.emulators.fixtures import unique_name

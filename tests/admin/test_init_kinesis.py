@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from streamjournal.admin import init_plan
 from streamjournal.admin.init import initialise
+from streamjournal.admin.init import plan as init_plan
 from streamjournal.core.errors import NotConfiguredError, UnavailableError
 from streamjournal.core.settings import Settings, load
 from tests.admin.account import Account, actions, detail, fields, override

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import anyio
 
-from streamjournal.admin.init_plan import Plan, Planned, Step, unchanged
+from streamjournal.admin.init.plan import Plan, Planned, Step, unchanged
 from streamjournal.core.errors import NotConfiguredError, SettingsError
 from streamjournal.core.settings import Settings, variable_of
 
@@ -77,9 +77,9 @@ async def _initialise_aws(
     dry_run: bool,
 ) -> tuple[Step, ...]:
     try:
-        from streamjournal.admin.init_dynamodb import TablePlan
-        from streamjournal.admin.init_kinesis import StreamPlan
-        from streamjournal.admin.init_s3 import BucketPlan
+        from streamjournal.admin.init.dynamodb import TablePlan
+        from streamjournal.admin.init.kinesis import StreamPlan
+        from streamjournal.admin.init.s3 import BucketPlan
     except ImportError as problem:
         raise NotConfiguredError(
             f"the AWS packages are not installed ({problem}): pip install 'streamjournal[aws]'"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streamjournal.admin.init_calls import Calls
-from streamjournal.admin.init_plan import Planned, Step, refuse_deleting, unchanged, until_active
+from streamjournal.admin.init.calls import Calls
+from streamjournal.admin.init.plan import Planned, Step, refuse_deleting, unchanged, until_active
 from streamjournal.core.errors import NotConfiguredError
 from streamjournal.core.settings import Settings
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from streamjournal.admin.init_calls import Calls
-from streamjournal.admin.init_lifecycle import archived_after, is_in_place, merge, rules_for
-from streamjournal.admin.init_plan import Planned, Step, unchanged, until_active
+from streamjournal.admin.init.calls import Calls
+from streamjournal.admin.init.lifecycle import archived_after, is_in_place, merge, rules_for
+from streamjournal.admin.init.plan import Planned, Step, unchanged, until_active
 from streamjournal.core.errors import SettingsError
 from streamjournal.core.settings import Settings
 
