@@ -117,3 +117,15 @@ def test_ports_are_open_to_this_machine_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_localstack_script_looks_at_what_the_stack_makes() -> None:
+    """scripts/localstack names the stream, bucket and table that the services are configured with."""
+    script = (ROOT / "scripts" / "localstack").read_text()
+    environment = SERVICES["worker"]["environment"]
+    for name in (
+        environment["STREAMJOURNAL_STREAM"],
+        environment["STREAMJOURNAL_BUCKET"],
+        Settings().lease_table,
+    ):
+        assert f'"{name}"' in script, name
