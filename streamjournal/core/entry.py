@@ -71,6 +71,7 @@ class Entry(msgspec.Struct, kw_only=True):
     Args:
         line: the line as it stands in the journal, without its newline; unknown fields are in it.
         details: the decoded JSON object.
+        said: what the line itself says of the details; None if it leaves a field of the contract out.
         id: `writer-n`, or `shard:sequence:index`; None in lines older than ids.
     """
 
@@ -86,11 +87,11 @@ class Entry(msgspec.Struct, kw_only=True):
     parent_id: str | None = None
     source: str | None = None
     source_id: Any = None
+    said: Any = None
 
     def json_line(self) -> bytes:
         """The entry as one line of JSON: as it stands in the journal, unless that leaves something out."""
-        fields = msgspec.json.decode(self.line)
-        if "session_id" in fields and "level" in fields and fields.get("details") == self.details:
+        if self.said is not None and self.said is self.details:  # not a blob's, which are resolved
             return self.line
         return msgspec.json.encode(self.to_dict())
 
@@ -103,6 +104,7 @@ class Entry(msgspec.Struct, kw_only=True):
         return fields
 
 
+_CONTRACT: Final = frozenset({"session_id", "level", "details"})  # what older lines may leave out
 _encoder: Final = msgspec.json.Encoder()
 _envelope_decoder: Final = msgspec.json.Decoder(Envelope)
 #: What decoding a line can raise; the last two for text that is not UTF-8, and for too deep nesting.
@@ -207,6 +209,7 @@ def decode_entry(line: bytes, *, session_id: str = "") -> Entry:
     if not isinstance(event_type, str) or not event_type:
         raise InvalidEntryError("event_type", "is missing")
     tool_name = fields.get("tool_name")
+    details = fields.get("details", {})
     return Entry(
         line=line,
         id=_text_or_none(fields.get("id")),
@@ -215,11 +218,12 @@ def decode_entry(line: bytes, *, session_id: str = "") -> Entry:
         event_type=event_type,
         tool_name=None if tool_name is None else str(tool_name),
         level=_text_or_none(fields.get("level")) or "INFO",
-        details=fields.get("details", {}),
+        details=details,
         span_id=_text_or_none(fields.get("span_id")),
         parent_id=_text_or_none(fields.get("parent_id")),
         source=_text_or_none(fields.get("source")),
         source_id=fields.get("source_id"),
+        said=details if _CONTRACT <= fields.keys() else None,
     )
 
 

@@ -40,12 +40,30 @@ def to_jsonable(value: Any) -> Any:
     return _convert(value, (), 0)
 
 
+def is_encodable(value: Any) -> bool:
+    """Whether msgspec encodes `value` by itself."""
+    try:
+        _plain.encode(value)
+    except Exception:  # noqa: BLE001  # the caller's own code runs: a tzinfo, say
+        return False
+    return True
+
+
 def encode_details(details: Any) -> msgspec.Raw:
-    """`details` as JSON bytes; what is no mapping becomes `{"value": …}`."""
+    """`details` as JSON bytes; what is no mapping becomes `{"value": …}`. Never raises."""
+    if type(details) is dict:
+        try:
+            return msgspec.Raw(_plain.encode(details))
+        except Exception:  # noqa: BLE001  # see is_encodable; the slow way finds out what it is
+            return msgspec.Raw(_plain.encode(_as_mapping(details)))
+    return msgspec.Raw(_plain.encode(_as_mapping(details)))
+
+
+def _as_mapping(details: Any) -> dict[str, Any]:
     converted = to_jsonable(details)
     if not _is_mapping(details) or not isinstance(converted, dict):
         converted = {"value": converted}
-    return msgspec.Raw(_plain.encode(converted))
+    return converted
 
 
 def _convert(value: Any, above: tuple[int, ...], depth: int) -> Any:
@@ -70,7 +88,8 @@ def _convert(value: Any, above: tuple[int, ...], depth: int) -> Any:
 
 def _convert_object(value: Any, inside: tuple[int, ...], depth: int) -> Any:
     if isinstance(value, Mapping):
-        return {_key(k): _convert(v, inside, depth) for k, v in value.items()}
+        # a list first: another thread may put something into a dict while its values are converted
+        return {_key(k): _convert(v, inside, depth) for k, v in list(value.items())}
     if isinstance(value, list | tuple | set | frozenset):
         return [_convert(v, inside, depth) for v in value]
     if isinstance(value, BaseException):

@@ -19,6 +19,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from streamjournal.core.clock import Clock
+from streamjournal.core.errors import StreamjournalError
 from streamjournal.core.settings import Settings
 from streamjournal.emit.emitter import Emitter
 from streamjournal.emit.receipt import Delivery
@@ -28,6 +29,8 @@ from streamjournal.emit.spool import Destination, Spool
 from streamjournal.emit.wakeup import Wakeup
 from streamjournal.store.port import Store
 from streamjournal.stream.port import Stream
+
+_CANCEL_SECONDS = 2.0  # that the adapters get to close
 
 _log = logging.getLogger("streamjournal.emit")
 _all: weakref.WeakSet[BackgroundSender] = weakref.WeakSet()
@@ -53,7 +56,7 @@ class BackgroundSender:
         self._open_adapters = open_adapters
         self._destination = destination
         self._reset()
-        self.emitter = Emitter(settings, clock, self._make_spool, self._wake, self._hurry)
+        self.emitter = Emitter(settings, clock, self._make_spool, self._wake, self._hurry, self.after_fork)
         _all.add(self)
 
     def _reset(self) -> None:
@@ -65,6 +68,7 @@ class BackgroundSender:
         self._token: object = None
         self._ready = threading.Event()
         self._ended = False
+        self._told_pending = 0
 
     def _make_spool(self) -> Spool | None:
         folder = self._settings.spool_path
@@ -81,18 +85,31 @@ class BackgroundSender:
 
     def _start(self) -> None:
         with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="streamjournal-sender", daemon=True)
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name="streamjournal-sender", daemon=True)
+            try:
                 self._thread.start()
+            except BaseException as problem:
+                if self._thread.ident is None:
+                    self._thread = None  # so that the next entry tries again
+                if not isinstance(problem, RuntimeError):
+                    raise
+                # No thread can be started any more, because the interpreter exits, or none now: emit
+                # must not raise for that. The entry is in the spool.
 
     def _run(self) -> None:
         try:
             anyio.run(self._main, backend="asyncio")
+        except StreamjournalError as problem:
+            _log.error("%s; entries stay in the spool", problem)
         except Exception:  # noqa: BLE001  # it must not end the agent; the spool keeps the entries
             _log.exception("the sender's thread ended; entries stay in the spool")
         finally:
             self._ended = True
             self._ready.set()
+            if self._sender is not None:
+                self._sender.give_up()
 
     async def _main(self) -> None:
         stream, store = self._open_adapters()
@@ -121,6 +138,8 @@ class BackgroundSender:
                 await recover_folder(sender, folder, self._destination)
             except OSError as problem:
                 _log.warning("orphaned spools in %s cannot be recovered now: %s", folder, problem)
+            except Exception:  # noqa: BLE001  # a bug with somebody else's spool must not end our sender
+                _log.exception("orphaned spools in %s cannot be recovered", folder)
 
     def flush(self, timeout: float | None = None) -> Delivery:
         """Send what is pending without lingering, and wait until the stream has it.
@@ -142,10 +161,16 @@ class BackgroundSender:
         if self._thread is None or emitter.accepted == emitter.account.settled:
             return False
         self._ready.wait()
-        if self._sender is None or self._ended:
+        sender = self._sender
+        if sender is None or self._has_ended():
             return False
-        self._sender.flush(emitter.accepted, done)
+        sender.flush(emitter.accepted, done)
+        if self._has_ended():  # meanwhile: it may have called all that it knew of before it knew of this one
+            sender.give_up()
         return True
+
+    def _has_ended(self) -> bool:
+        return self._ended
 
     def close(self, timeout: float | None = None) -> Delivery:
         """Accept nothing more, send what is pending for at most `timeout` seconds, and stop.
@@ -153,50 +178,64 @@ class BackgroundSender:
         What is not acknowledged by then stays in the spool for the next start, or for
         `streamjournal recover`.
         """
-        if self.emitter.closed:
-            return self.emitter.delivery()
-        self.emitter.tell_all_dropped()
-        self.emitter.close()
+        if not self.emitter.closed:
+            self.emitter.close()
+            self._finish(timeout)
+            self._tell_pending("close")
+            _all.discard(self)
+        return self.emitter.delivery()
+
+    def finish_at_exit(self) -> None:
+        """The bounded flush at the interpreter's exit. What is emitted after it, by somebody's own exit
+        handler, gets into the spool.
+        """
+        self.emitter.tell_all_dropped(even_if_full=True)
+        self._finish(self._settings.exit_timeout)
+        self._tell_pending("the exit")
+
+    def _finish(self, timeout: float | None) -> None:
+        """Stop the sender once it has sent everything, and give the spool up."""
         if self._thread is not None:
             self._stop(timeout)
-        delivery = self.emitter.delivery()
-        if self.emitter.spool is not None:
-            self.emitter.spool.close()
-        elif delivery.pending:
-            _log.warning("%d entries were in memory only and are lost with this process", delivery.pending)
-        _all.discard(self)
-        return delivery
+        spool = self.emitter.spool
+        if spool is not None and (self._thread is None or not self._thread.is_alive()):
+            self.emitter.leave_spool()
 
     def _stop(self, timeout: float | None) -> None:
         assert self._thread is not None
+        end = None if timeout is None else self._clock.monotonic() + timeout
         self._ready.wait(timeout)
         if self._sender is not None and not self._ended:
             self._sender.stop()
-            self._thread.join(timeout)
+            self._thread.join(None if end is None else max(0.0, end - self._clock.monotonic()))
             if self._thread.is_alive() and self._scope is not None:
                 self._cancel()
-                self._thread.join(2)
+        self._thread.join(_CANCEL_SECONDS)
 
     def _cancel(self) -> None:
         native = getattr(self._token, "native_token", None)
         assert native is not None
         assert self._scope is not None
-        native.call_soon_threadsafe(self._scope.cancel)
+        try:
+            native.call_soon_threadsafe(self._scope.cancel)
+        except RuntimeError:  # it ended at this moment, and closed its event loop
+            return
+
+    def _tell_pending(self, before: str) -> None:
+        pending = self.emitter.delivery().pending
+        if pending <= self._told_pending:
+            return
+        self._told_pending = pending
+        if self._settings.spool_path is None:
+            what = "they were in memory only and are lost with this process"
+        else:
+            what = "they are in the spool, and the next start or `streamjournal recover` sends them"
+        _log.warning("%d entries were not acknowledged before %s; %s", pending, before, what)
 
     def after_fork(self) -> None:
         """In a forked child: no thread runs here, and nothing of the parent's is ours."""
         self._reset()
         self.emitter.after_fork()
-
-    def exit(self) -> None:
-        """The bounded flush at the interpreter's exit."""
-        delivery = self.close(self._settings.exit_timeout)
-        if delivery.pending:
-            _log.warning(
-                "%d entries were not acknowledged before the exit; they are in the spool, and the next "
-                "start or `streamjournal recover` sends them",
-                delivery.pending,
-            )
 
 
 def _after_fork_in_child() -> None:
@@ -204,15 +243,21 @@ def _after_fork_in_child() -> None:
         background.after_fork()
 
 
-def _at_exit() -> None:
+def _flush_at_exit() -> None:
     for background in list(_all):
-        background.exit()
+        background.finish_at_exit()
+
+
+def _close_at_exit() -> None:
+    for background in list(_all):
+        background.close(0.0)
 
 
 def _register() -> None:
     assert concurrent.futures.thread is not None  # imported first, so that its callback runs after ours
     register = getattr(threading, "_register_atexit", atexit.register)
-    register(_at_exit)
+    register(_flush_at_exit)
+    atexit.register(_close_at_exit)  # registered early, so it runs after other people's handlers
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 

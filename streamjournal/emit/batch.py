@@ -29,22 +29,20 @@ class Lane:
     Args:
         due: monotonic seconds from which it may be sent.
         limit: entries per record; lowered to find the one that the stream refuses.
-        alone: sent in a call of its own, to find out whether it is what the stream refuses.
+        withdrawn: its entries are not ours to send any more.
     """
 
-    __slots__ = ("alone", "backoff", "due", "in_flight", "limit", "outbox")
+    __slots__ = ("backoff", "due", "limit", "outbox", "withdrawn")
 
     def __init__(self, outbox: Outbox, clock: Clock) -> None:
         self.outbox = outbox
         self.due = 0.0
-        self.in_flight = False
-        self.alone = False
+        self.withdrawn = False
         self.limit = _NO_LIMIT
         self.backoff = Backoff(clock)
 
     def worked(self) -> None:
         """Forget what went wrong before."""
-        self.alone = False
         self.limit = _NO_LIMIT
         self.backoff.worked()
 

@@ -5,9 +5,11 @@ One object per entry instead of two: making objects is most of what an emit cost
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 import msgspec
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from streamjournal.core.position import Position
     from streamjournal.emit.outbox import Outbox
     from streamjournal.emit.spool import Segment
+
+
+# id() of a receipt -> who waits for it. Beside the receipts, since few are ever waited for.
+_waiters: Final[dict[int, list[Callable[[], None]]]] = {}
+os.register_at_fork(after_in_child=_waiters.clear)  # they are the parent's threads and event loops
 
 
 class Delivery(NamedTuple):
@@ -42,7 +49,7 @@ class Receipt(msgspec.Struct, eq=False, gc=False):
         outbox: of the entry's session.
         n: the entry's number; 0 if it was dropped.
         line: its bytes; None once they are not needed any more.
-        serial: its place among all entries of this emitter, 1, 2, 3, …
+        serial: its place among all entries of this emitter, 1, 2, 3, …; 0 if it has none (yet).
         segment, offset: its frame in the spool; None if it is in memory only.
         position: where in the stream it is, once acknowledged.
         error: why it will never be acknowledged.
@@ -56,7 +63,6 @@ class Receipt(msgspec.Struct, eq=False, gc=False):
     offset: int = 0
     position: Position | None = None
     error: StreamjournalError | None = None
-    waiters: list[Callable[[], None]] | None = None
 
     @property
     def id(self) -> str | None:
@@ -83,9 +89,10 @@ class Receipt(msgspec.Struct, eq=False, gc=False):
         """
         if not self.done:
             event = threading.Event()
-            self._wait(event.set)
-            self.outbox.hurry()
-            if not event.wait(timeout) and not self.done:
+            with self._notifying(event.set):
+                self.outbox.hurry()
+                event.wait(timeout)
+            if not self.done:
                 raise TimeoutError(f"entry {self.id} was not acknowledged within {timeout} s; it is pending")
         return self._outcome()
 
@@ -95,18 +102,24 @@ class Receipt(msgspec.Struct, eq=False, gc=False):
     async def _async_result(self) -> Position:
         if not self.done:
             event = anyio.Event()
-            self._wait(notifier(event))
-            self.outbox.hurry()
-            await event.wait()
+            with self._notifying(notifier(event)):
+                self.outbox.hurry()
+                await event.wait()
         return self._outcome()
 
-    def _wait(self, notify: Callable[[], None]) -> None:
+    @contextmanager
+    def _notifying(self, notify: Callable[[], None]) -> Iterator[None]:
         """Have `notify` called at the outcome, even if that comes at this very moment."""
-        if self.waiters is None:
-            self.waiters = []
-        self.waiters.append(notify)
-        if self.done:  # it came before the line above; being told twice does no harm
-            notify()
+        waiting = _waiters.setdefault(id(self), [])  # atomic, so that two threads find the same list
+        waiting.append(notify)
+        try:
+            if self.done:  # it came before the line above; being told twice does no harm
+                notify()
+            yield
+        finally:
+            waiting.remove(notify)
+            if self.done:
+                _waiters.pop(id(self), None)
 
     def _outcome(self) -> Position:
         if self.error is not None:
@@ -114,18 +127,11 @@ class Receipt(msgspec.Struct, eq=False, gc=False):
         assert self.position is not None
         return self.position
 
-    def fill(
-        self, outbox: Outbox, n: int, line: bytes, serial: int, segment: Segment | None, offset: int
-    ) -> None:
-        """Give a receipt that was handed out early its entry."""
-        self.outbox, self.n, self.line, self.serial = outbox, n, line, serial
-        self.segment, self.offset = segment, offset
-
     def settle(self, position: Position | None, error: StreamjournalError | None = None) -> None:
         """Record the outcome and tell whoever waits. Called once, by the sender."""
         self.line = None
         self.position = position
         self.error = error
-        if self.waiters:
-            for notify in self.waiters:
+        if _waiters:
+            for notify in _waiters.pop(id(self), []).copy():
                 notify()

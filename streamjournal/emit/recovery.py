@@ -7,11 +7,9 @@ second finds that the file is no longer the one at that name.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import mmap
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,11 +28,16 @@ from streamjournal.emit.spool import (
     FORMAT_VERSION,
     FRAME,
     HEADER,
-    LOCK,
-    MAGIC,
-    NEW_PREFIX,
     Destination,
     Segment,
+)
+from streamjournal.emit.spool_folder import (
+    MAGIC,
+    lock_folder,
+    remove_folder,
+    segment_files,
+    spool_folders,
+    sweep,
 )
 
 _log = logging.getLogger("streamjournal.emit")
@@ -55,14 +58,6 @@ class Recovered(NamedTuple):
     skipped: list[tuple[Path, str]]
 
 
-def spool_folders(folder: Path) -> list[Path]:
-    """Every spool in the spools' folder, of living and of dead processes, oldest first."""
-    if not folder.is_dir():
-        return []
-    found = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(NEW_PREFIX)]
-    return sorted(found, key=lambda p: (p.stat().st_mtime_ns, p.name))
-
-
 class Orphan:
     """A dead process's spool, locked by this one. Close it in any case.
 
@@ -73,31 +68,27 @@ class Orphan:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock_fd = _take_lock(path)
+        self._lock_fd = lock_folder(path)
         self._segments: list[Segment] = []
         self.destination: Destination | None = None
         self.entries = 0
         try:
-            for segment, destination in sorted(
-                (_open_segment(file) for file in path.glob("*.seg")), key=lambda pair: pair[0].epoch
-            ):
+            for file in segment_files(path):
+                segment, destination = _open_segment(file)
                 self._segments.append(segment)
-                self.destination = destination
+                self.destination = destination or self.destination
         except BaseException:
             self.close()
             raise
+        self._segments.sort(key=lambda segment: segment.epoch)
 
     def outboxes(self, account: Account) -> list[Outbox]:
         """What is not acknowledged, by session and writer, in the order it was emitted."""
         found: dict[tuple[str, str], Outbox] = {}
         for segment in self._segments:
             for offset, line in _frames(segment):
-                envelope = decode_envelope(line)
-                name = split_id(envelope.id)
-                if name is None:
-                    raise SpoolFormatError(f"{segment.path}: a frame holds no entry of ours")
-                writer, n = name
-                key = (envelope.session_id, writer)
+                session_id, writer, n = _name_of(line, segment)
+                key = (session_id, writer)
                 outbox = found.get(key)
                 if outbox is None:
                     outbox = found[key] = Outbox(*key, account, _nothing)
@@ -107,7 +98,7 @@ class Orphan:
 
     def finish(self) -> None:
         """Delete the spool: everything in it is acknowledged."""
-        shutil.rmtree(self.path)
+        remove_folder(self.path)
 
     def close(self) -> None:
         """Unmap and unlock; what was not finished is left to the next recovery."""
@@ -134,11 +125,15 @@ async def recover_into(sender: Sender, orphan: Orphan) -> int:
         if not left:
             done.set()
 
-    for outbox in outboxes:
-        outbox.on_empty = one_less
-        sender.add(outbox)
-    if outboxes:
-        await done.wait()
+    try:
+        for outbox in outboxes:
+            outbox.on_empty = one_less
+            sender.add(outbox)
+        if outboxes:
+            await done.wait()
+    except BaseException:  # cancelled: whoever gets the lock next sends them, and we must not
+        sender.withdraw(outboxes)
+        raise
     orphan.finish()
     return account.settled - account.refused
 
@@ -153,32 +148,34 @@ async def recover_folder(
     """
     spools = entries = 0
     skipped: list[tuple[Path, str]] = []
+    sweep(folder, sender.clock)
     for path in spool_folders(folder):
         try:
-            orphan = Orphan(path)
+            sent = await _recover_one(sender, path, destination, timeout)
         except SpoolBusyError:
             continue
+        except TimeoutError:
+            skipped.append((path, f"the stream did not acknowledge its entries within {timeout} s"))
         except (SpoolError, OSError) as problem:
             _log.warning("spool %s is left as it is: %s", path, problem)
             skipped.append((path, str(problem)))
-            continue
-        try:
-            if orphan.destination not in (destination, None):
-                skipped.append((path, f"it goes to {_name(orphan.destination)}"))
-                continue
-            with anyio.fail_after(timeout):
-                sent = await recover_into(sender, orphan)
+        else:
             spools += 1
             entries += sent
             if sent:
                 _log.warning("recovered %d entries that a process left in spool %s", sent, path.name)
-        except TimeoutError:
-            skipped.append((path, f"the stream did not acknowledge its entries within {timeout} s"))
-        except SpoolFormatError as problem:
-            skipped.append((path, str(problem)))
-        finally:
-            orphan.close()
     return Recovered(spools, entries, skipped)
+
+
+async def _recover_one(sender: Sender, path: Path, destination: Destination, timeout: float | None) -> int:
+    orphan = Orphan(path)
+    try:
+        if orphan.destination not in (destination, None):
+            raise SpoolError(f"it goes to {_name(orphan.destination)}; recover it with those settings")
+        with anyio.fail_after(timeout):
+            return await recover_into(sender, orphan)
+    finally:
+        orphan.close()
 
 
 def destinations(folder: Path) -> dict[Destination, int]:
@@ -193,22 +190,6 @@ def destinations(folder: Path) -> dict[Destination, int]:
             found[orphan.destination] = found.get(orphan.destination, 0) + 1
         orphan.close()
     return found
-
-
-def _take_lock(path: Path) -> int:
-    file = path / LOCK
-    try:
-        fd = os.open(file, os.O_RDWR)
-    except FileNotFoundError:
-        raise SpoolBusyError(f"{path} is gone, or being made or deleted at this moment") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(fd).st_ino != file.stat().st_ino:
-            raise FileNotFoundError
-    except (BlockingIOError, FileNotFoundError):
-        os.close(fd)
-        raise SpoolBusyError(f"{path} is in use") from None
-    return fd
 
 
 def _open_segment(path: Path) -> tuple[Segment, Destination | None]:
@@ -258,6 +239,18 @@ def _frames(segment: Segment) -> Iterator[tuple[int, bytes]]:
         if not acknowledged:
             yield offset, line
         offset = end
+
+
+def _name_of(line: bytes, segment: Segment) -> tuple[str, str, int]:
+    """Session, writer and number of an entry."""
+    try:
+        envelope = decode_envelope(line)
+    except msgspec.MsgspecError as problem:
+        raise SpoolFormatError(f"{segment.path}: a frame holds no entry ({problem})") from None
+    name = split_id(envelope.id)
+    if name is None:
+        raise SpoolFormatError(f"{segment.path}: a frame holds no entry of ours")
+    return envelope.session_id, *name
 
 
 def _name(destination: Destination | None) -> str:

@@ -8,7 +8,7 @@ them; so a retry is nothing but sending again under the same ids.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,9 +16,7 @@ from anyio.abc import TaskGroup
 from streamjournal.core.clock import Clock
 from streamjournal.core.errors import (
     EntryRefusedError,
-    NotConfiguredError,
     StreamjournalError,
-    UnavailableError,
 )
 from streamjournal.core.position import Position
 from streamjournal.core.settings import Settings
@@ -57,7 +55,7 @@ class Sender:
         self._stream = stream
         self._store = store
         self._linger = settings.linger
-        self._clock = clock
+        self.clock = clock
         self._wakeup = wakeup
         self._lanes: dict[Outbox, Lane] = {}
         self._sessions_in_flight: set[str] = set()
@@ -66,16 +64,19 @@ class Sender:
         self._linger_until: float | None = None
         self._hurried = False
         self._stopping = False
+        self._all_due = False
         self._flushes: list[tuple[int, Callable[[], None]]] = []
-        self._said_at = -_SAY_EVERY
+        self._said_at: float | None = None
 
     def hurry(self) -> None:
         """Send what there is without waiting for more. From any thread."""
-        self._hurried = True
-        self._wakeup.set()
+        if not self._hurried:
+            self._hurried = True
+            self._wakeup.set()
 
     def stop(self) -> None:
         """Send everything, then return from `run`. From any thread."""
+        self._all_due = True  # one more try at once, however long a failure made us wait
         self._stopping = True
         self._wakeup.set()
 
@@ -84,10 +85,24 @@ class Sender:
         self._flushes.append((serial, done))
         self._wakeup.set()
 
+    def give_up(self) -> None:
+        """After `run`: call whoever still waits for a flush. What is pending stays pending."""
+        while self._flushes:
+            _, done = self._flushes.pop()
+            done()
+
     def add(self, outbox: Outbox) -> None:
         """Send an outbox that no emitter fills (a recovered one). From the sender's own loop."""
         outbox.ready = True
-        self._lanes[outbox] = Lane(outbox, self._clock)
+        self._lanes[outbox] = Lane(outbox, self.clock)
+        self._wakeup.set()
+
+    def withdraw(self, outboxes: Iterable[Outbox]) -> None:
+        """Send no more of outboxes that were added. A call under way is ignored when it ends."""
+        for outbox in outboxes:
+            lane = self._lanes.pop(outbox, None)
+            if lane is not None:
+                lane.withdrawn = True
         self._wakeup.set()
 
     async def run(self) -> None:
@@ -96,21 +111,31 @@ class Sender:
         async with anyio.create_task_group() as calls:
             while not (self._stopping and self._idle()):
                 await self._wakeup.wait(self._pause())
-                urgent = self._hurried or self._stopping or bool(self._flushes)
-                self._hurried = False
+                urgent = self._urgent()
                 self._collect(urgent=urgent)
                 self._dispatch(calls, urgent=urgent)
                 self._finish_flushes()
                 if self._emitter is not None and not self._stopping:
                     self._emitter.tell_all_dropped()
 
+    def _urgent(self) -> bool:
+        """Whether to send without lingering."""
+        hurried = self._hurried
+        if hurried:  # else a hurry that comes at this moment would be lost
+            self._hurried = False
+        if self._all_due:
+            self._all_due = False
+            for lane in self._lanes.values():
+                lane.due = self.clock.monotonic()
+        return hurried or self._stopping or bool(self._flushes)
+
     def _idle(self) -> bool:
         return not self._lanes and (self._emitter is None or not self._emitter.ready)
 
     def _pause(self) -> float | None:
         """Seconds until something is due; None if only a wakeup can bring news."""
-        now = self._clock.monotonic()
-        dues = [lane.due for lane in self._lanes.values() if not lane.in_flight]
+        now = self.clock.monotonic()
+        dues = [lane.due for lane in self._lanes.values() if self._may_go(lane)]
         if self._calls >= _MAX_CALLS:
             dues = []  # a call's end sets the wakeup
         if self._linger_until is not None:
@@ -122,7 +147,7 @@ class Sender:
         emitter = self._emitter
         if emitter is None or not emitter.ready:
             return
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if self._linger_until is None:
             self._linger_until = now + self._linger
         if not urgent and now < self._linger_until:
@@ -132,15 +157,21 @@ class Sender:
         while emitter.ready:
             outbox = emitter.ready.popleft()
             if outbox not in self._lanes:  # it may be here still, see _let_go
-                self._lanes[outbox] = Lane(outbox, self._clock)
+                self._lanes[outbox] = lane = Lane(outbox, self.clock)
+                self._let_go(lane, due=0.0)  # it may be empty: sent from the lane it had before
+
+    def _may_go(self, lane: Lane) -> bool:
+        """Whether nothing of the session is under way, or has to go before."""
+        outbox = lane.outbox
+        return outbox.session_id not in self._sessions_in_flight and not outbox.must_wait()
 
     def _dispatch(self, calls: TaskGroup, *, urgent: bool) -> None:
         """Start calls for the lanes that are due, as many as may be under way."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         due = [
             lane
             for lane in self._lanes.values()
-            if not lane.in_flight and (lane.due <= now or (urgent and not lane.backoff.failures))
+            if self._may_go(lane) and (lane.due <= now or (urgent and not lane.backoff.failures))
         ]
         while due and self._calls < _MAX_CALLS:
             call, due = self._build(due)
@@ -153,14 +184,12 @@ class Sender:
         """One call from the lanes, and the lanes that are left."""
         call = Call()
         for i, lane in enumerate(due):
-            session_id = lane.outbox.session_id
-            if session_id in self._sessions_in_flight:
+            if not self._may_go(lane):
                 continue
-            if (lane.alone and call.drafts) or (not call.add(lane) and not self._oversize(lane, call)):
+            if not call.add(lane) and not self._oversize(lane, call):
                 return call, due[i:]
-            lane.in_flight = True
-            self._sessions_in_flight.add(session_id)
-            if lane.alone or call.drafts[-1].shortens:
+            self._sessions_in_flight.add(lane.outbox.session_id)
+            if call.drafts[-1].shortens:
                 return call, due[i + 1 :]
         return call, []
 
@@ -176,19 +205,18 @@ class Sender:
         """One call from start to end; its entries are settled or due again afterwards."""
         try:
             await self._put(call)
-        except (UnavailableError, NotConfiguredError) as problem:
+        except StreamjournalError as problem:
+            # Also what no retry is known to help against (a disabled key, say): that is the stream's
+            # trouble, for a person to end, and no reason to park every entry as a dead letter.
             self._failed(call, problem)
-        except StreamjournalError as problem:  # the call as a whole is refused: find out because of which
-            await self._refused([draft.lane for draft in call.drafts], str(problem))
         except Exception as problem:  # noqa: BLE001  # a bug here must not end the agent's journal
-            _log.exception("the sender met a bug; the entries stay in the spool")
             self._failed(call, problem)
         finally:
             self._calls -= 1
             for draft in call.drafts:
-                draft.lane.in_flight = False
                 self._sessions_in_flight.discard(draft.lane.outbox.session_id)
-                self._let_go(draft.lane)
+                if not draft.lane.withdrawn:
+                    self._let_go(draft.lane)
             if self._emitter is not None and self._emitter.spool is not None:
                 self._emitter.spool.reclaim()
             self._wakeup.set()
@@ -200,29 +228,31 @@ class Sender:
             await self._shorten(call.drafts[0])
             return
         results = await self._stream.put([draft.record for draft in call.drafts])
-        refused: list[tuple[Lane, str]] = []
+        refused: list[tuple[RecordDraft, str]] = []
         for draft, result in zip(call.drafts, results, strict=True):
+            if draft.lane.withdrawn:
+                continue
             match result:
                 case Accepted(shard, sequence):
                     self._acknowledge(draft, Position(self._digest, shard, sequence))
                 case Refused(code, message, permanent=True):
-                    refused.append((draft.lane, f"{code}: {message}"))
+                    refused.append((draft, f"{code}: {message}"))
                 case Refused():
                     self._postpone(draft.lane)
-        for lane, reason in refused:
-            await self._refused([lane], reason)
+        for draft, reason in refused:
+            await self._refused(draft, reason)
 
     def _acknowledge(self, draft: RecordDraft, position: Position) -> None:
         outbox = draft.lane.outbox
+        outbox.position = position  # first, so that a reader who misses an entry here looks for it there
         taken = outbox.items.popleft
         released = 0
         for item in draft.items:
             released += len(item.line or b"")
             if item.segment is not None:
                 item.segment.acknowledge(item.offset)
+            item.settle(position)  # before it leaves: emit may look for it, to see whether it was queued
             taken()
-            item.settle(position)
-        outbox.position = position
         outbox.account.settled += len(draft.items)
         self._release(outbox, released)
         draft.lane.worked()
@@ -242,35 +272,39 @@ class Sender:
         if not fits_a_record(draft.lane.outbox.session_id, line):
             await self._park(draft.lane, "the entry is over the record limit even without its details")
             return
-        self._release(draft.lane.outbox, len(item.line) - len(line))
-        item.line = line
+        if not draft.lane.withdrawn:
+            self._release(draft.lane.outbox, len(item.line) - len(line))
+            item.line = line
 
     def _failed(self, call: Call, problem: Exception) -> None:
         """Nothing is known to have been taken: everything stays, and is due again later."""
         for draft in call.drafts:
             self._postpone(draft.lane)
-        now = self._clock.monotonic()
-        if now - self._said_at >= _SAY_EVERY:
-            self._said_at = now
-            waiting = sum(len(lane.outbox.items) for lane in self._lanes.values())
-            _log.warning("%s; %d entries wait, trying again", problem, waiting)
+        self._say(problem)
+
+    def _say(self, problem: Exception) -> None:
+        """Log why entries wait, but not with every try."""
+        now = self.clock.monotonic()
+        if self._said_at is not None and now - self._said_at < _SAY_EVERY:
+            return
+        self._said_at = now
+        waiting = sum(len(lane.outbox.items) for lane in self._lanes.values())
+        bug = None if isinstance(problem, StreamjournalError) else problem
+        _log.warning("%s; %d entries wait, trying again", problem or type(problem), waiting, exc_info=bug)
 
     def _postpone(self, lane: Lane) -> None:
-        lane.due = self._clock.monotonic() + lane.backoff.failed()
+        lane.due = self.clock.monotonic() + lane.backoff.failed()
 
-    async def _refused(self, lanes: list[Lane], reason: str) -> None:
-        """Something in these lanes will never be taken: narrow it down to one entry, and park that."""
-        for lane in lanes:
-            if len(lanes) > 1:
-                lane.alone = True
-            elif lane.limit > 1 and len(lane.outbox.items) > 1:
-                lane.alone = True
-                lane.limit = max(1, min(lane.limit, len(lane.outbox.items)) // 2)
-            else:
-                try:
-                    await self._park(lane, reason)
-                except StreamjournalError:
-                    self._postpone(lane)  # the store is away too: the entry waits, in its place
+    async def _refused(self, draft: RecordDraft, reason: str) -> None:
+        """An entry in the record will never be taken: halve the record until it is alone, and park it."""
+        if len(draft.items) > 1:
+            draft.lane.limit = len(draft.items) // 2
+            return
+        try:
+            await self._park(draft.lane, reason)
+        except StreamjournalError as problem:  # the store is away too: the entry waits, in its place
+            self._postpone(draft.lane)
+            self._say(problem)
 
     async def _park(self, lane: Lane, reason: str) -> None:
         """Keep a lane's first entry as a dead letter; it will never be in the stream."""
@@ -284,18 +318,24 @@ class Sender:
         _log.error(
             "entry %s%d is refused by the stream (%s): dead letter %s", outbox.prefix, item.n, reason, keys[0]
         )
-        outbox.items.popleft()
+        if lane.withdrawn:
+            return
         if item.segment is not None:
             item.segment.acknowledge(item.offset)
         size = len(item.line)
         item.settle(None, EntryRefusedError(reason, keys[0]))
+        outbox.items.popleft()
         outbox.account.settled += 1
         outbox.account.refused += 1
         self._release(outbox, size)
         lane.worked()
 
-    def _let_go(self, lane: Lane) -> None:
-        """After a call: keep the lane if it has more to send, else give the outbox back to emit."""
+    def _let_go(self, lane: Lane, *, due: float | None = None) -> None:
+        """Keep the lane if it has more to send, else give the outbox back to emit.
+
+        Args:
+            due: when to send what it has; None after a call, to linger.
+        """
         outbox = lane.outbox
         if not outbox.items:
             outbox.ready = False  # before looking once more: emit appends first and looks at this second
@@ -305,9 +345,11 @@ class Sender:
                     outbox.on_empty()
                 return
             outbox.ready = True
-        if not lane.backoff.failures and not lane.alone:
-            wait = 0.0 if len(outbox.items) >= _MANY else self._linger
-            lane.due = self._clock.monotonic() + wait
+        if due is not None:
+            lane.due = due
+        elif not lane.backoff.failures:
+            wait = 0.0 if len(outbox.items) >= _MANY or lane.limit < _MANY else self._linger
+            lane.due = self.clock.monotonic() + wait
 
     def _finish_flushes(self) -> None:
         if not self._flushes:

@@ -26,11 +26,9 @@ The seed keeps the frames of a segment's earlier use from being taken for its pr
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import mmap
 import os
-import shutil
 from pathlib import Path
 from struct import Struct
 from zlib import crc32
@@ -38,19 +36,18 @@ from zlib import crc32
 import msgspec
 
 from streamjournal.core.clock import Clock
+from streamjournal.emit.spool_folder import MAGIC, make_folder, remove_folder, segment_name
 
-MAGIC = b"SJSPOOL\n"
 FORMAT_VERSION = 1
 HEADER = Struct("<8sHHQ")
 FRAME = Struct("<IIB")
 FIRST_FRAME = 1024
 SEGMENT_BYTES = 2**20
-LOCK = "lock"
-NEW_PREFIX = ".new-"
 _FRAME_BYTES = FRAME.size
 _ACK = 8  # offset of the acknowledged byte in a frame's header
 _SPARES = 16  # finished segments kept for reuse: a page's first write costs as much as an emit
 _RETRY_SECONDS = 10.0
+_NO_FALLOCATE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # file systems that cannot, on musl
 
 _log = logging.getLogger("streamjournal.emit")
 _write_frame = FRAME.pack_into
@@ -64,9 +61,15 @@ class Destination(msgspec.Struct, frozen=True):
 
 
 class Segment:
-    """A mapped segment that its writer appends to, or that its recoverer reads."""
+    """A mapped segment that its writer appends to, or that its recoverer reads.
 
-    __slots__ = ("acknowledged", "epoch", "map", "path", "sealed", "size", "used", "written")
+    Attributes:
+        used: bytes from the start that hold frames.
+        written: frames, counted by emit.
+        acknowledged: of those, the ones that the sender has marked so.
+    """
+
+    __slots__ = ("acknowledged", "epoch", "map", "path", "size", "used", "written")
 
     def __init__(self, path: Path, size: int, mapping: mmap.mmap) -> None:
         self.path = path
@@ -74,9 +77,8 @@ class Segment:
         self.map = mapping
         self.epoch = 0
         self.used = FIRST_FRAME
-        self.written = 0  # frames; counted by emit
-        self.acknowledged = 0  # frames; counted by the sender
-        self.sealed = False  # emit writes to another segment now
+        self.written = 0
+        self.acknowledged = 0
 
     @classmethod
     def create(cls, path: Path, size: int) -> Segment:
@@ -95,32 +97,38 @@ class Segment:
         finally:
             os.close(fd)
 
-    def begin(self, epoch: int, destination: Destination) -> None:
-        """Make the segment ready for the frames of a new epoch."""
-        where = msgspec.json.encode(destination)
-        if HEADER.size + len(where) > FIRST_FRAME:
-            raise ValueError(f"the destination is too long for a spool: {destination}")
-        self.map[HEADER.size : HEADER.size + len(where)] = where
-        HEADER.pack_into(self.map, 0, MAGIC, FORMAT_VERSION, len(where), epoch)
+    def begin(self, epoch: int, destination: bytes) -> None:
+        """Make the segment ready for the frames of a new epoch. The magic comes last: a process that is
+        killed before that leaves a segment that says it is empty.
+        """
+        self.map[HEADER.size : HEADER.size + len(destination)] = destination
+        HEADER.pack_into(self.map, 0, bytes(len(MAGIC)), FORMAT_VERSION, len(destination), epoch)
+        self.map[: len(MAGIC)] = MAGIC
         self.epoch = epoch & 0xFFFFFFFF
         self.used = FIRST_FRAME
+        self.written = 0
         self.written = self.acknowledged = 0
-        self.sealed = False
 
-    def append(self, line: bytes) -> int:
-        """Write a frame, and return its offset; -1 if the segment has no room for it."""
+    def append(self, line: bytes) -> bool:
+        """Write a frame at `used`; False if the segment has no room for it."""
         start = self.used
         body = start + _FRAME_BYTES
         size = len(line)
-        self.used = end = body + size
+        end = body + size
         if end > self.size:
-            self.used = start
-            return -1
+            return False
         mapping = self.map
         mapping[body:end] = line
         _write_frame(mapping, start, size, crc32(line, self.epoch), 0)
-        self.written += 1
-        return start
+        self.used, self.written = end, self.written + 1
+        return True
+
+    def take_back(self, offset: int) -> None:
+        """Undo an append at `offset` that something interrupted before its entry was accepted."""
+        if self.used != offset:
+            self.used, self.written = offset, self.written - 1
+        if offset + _FRAME_BYTES <= self.size:
+            _write_frame(self.map, offset, 0, 0, 0)
 
     def acknowledge(self, offset: int) -> None:
         """Mark a frame as acknowledged, so that no recovery sends it again."""
@@ -140,15 +148,20 @@ class Segment:
 def _reserve(fd: int, size: int) -> None:
     """Allocate the file's blocks now, so that no later write to the mapping can fail."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-        return
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as problem:
+            if problem.errno not in _NO_FALLOCATE:
+                raise
+        else:
+            return
     zeros = bytes(2**20)  # macOS has no posix_fallocate; written zeros are allocated too
     for start in range(0, size, len(zeros)):
         os.pwrite(fd, zeros[: size - start], start)
 
 
 class Spool:
-    """The spool of one emitter. `append` belongs to emit's critical section, the rest to the sender.
+    """The spool of one emitter. `segment_for` belongs to emit's critical section, the rest to the sender.
 
     Args:
         folder: holds the spools of all processes.
@@ -157,67 +170,80 @@ class Spool:
 
     def __init__(self, folder: Path, destination: Destination, clock: Clock) -> None:
         self._folder = folder
-        self._destination = destination
+        self._destination = msgspec.json.encode(destination)
         self._clock = clock
         self._path: Path | None = None
         self._lock_fd = -1
         self._epoch = 0
         self._current: Segment | None = None
-        self._sealed: list[Segment] = []
+        self._segments: list[Segment] = []  # in use, the current one last; the older ones are full
         self._spares: list[Segment] = []
-        self._retry_at = 0.0
-        self._complained = False
+        self._retry_at: float | None = None
+        self._complaint: str | None = None
 
     @property
     def instance(self) -> str | None:
         """The spool's own folder name; None until the first entry."""
         return self._path.name if self._path is not None else None
 
-    def append(self, line: bytes) -> tuple[Segment | None, int]:
-        """Keep a line: the segment and the offset of its frame, or (None, 0) if the disk refuses.
+    def segment_for(self, length: int) -> Segment | None:
+        """A segment with room for a line of `length` bytes, or None if the disk refuses.
 
-        Refused lines stay in memory only. It is said once, and tried again every ten seconds.
+        Its line stays in memory only, then. It is said once, and tried again every ten seconds.
         """
-        segment = self._current
-        if segment is not None:
-            offset = segment.append(line)
-            if offset >= 0:
-                return segment, offset
-        segment = self._next_segment(len(line))
-        return (None, 0) if segment is None else (segment, segment.append(line))
-
-    def _next_segment(self, length: int) -> Segment | None:
-        if self._retry_at and self._clock.monotonic() < self._retry_at:
+        current = self._current
+        if current is not None and current.used + _FRAME_BYTES + length <= current.size:
+            return current
+        if self._retry_at is not None and self._clock.monotonic() < self._retry_at:
             return None
         try:
-            segment = self._open_segment(max(SEGMENT_BYTES, FIRST_FRAME + _FRAME_BYTES + length))
+            return self._next_segment(length)
         except OSError as problem:
+            if self._retry_at is None:
+                self._complaint = _complaint(self._folder, problem)
             self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
-            if not self._complained:
-                self._complained = True
-                _log.warning("%s", _complaint(self._folder, problem))
             return None
-        self._retry_at = 0.0
-        if self._current is not None:
-            self._current.sealed = True
-            self._sealed.append(self._current)
+
+    def _next_segment(self, length: int) -> Segment:
+        if HEADER.size + len(self._destination) > FIRST_FRAME:
+            raise OSError(errno.ENAMETOOLONG, "the name of the stream and the bucket is too long")
+        segment = self._open_segment(max(SEGMENT_BYTES, FIRST_FRAME + _FRAME_BYTES + length))
         self._epoch += 1
         segment.begin(self._epoch, self._destination)
+        self._segments.append(segment)  # before it is the current one: reclaim leaves alone what is newer
         self._current = segment
+        self._retry_at = None
         return segment
 
     def _open_segment(self, size: int) -> Segment:
-        if self._path is None:
-            self._path, self._lock_fd = _make_folder(self._folder, self._clock.draw_id())
         if self._spares and self._spares[-1].size >= size:
             return self._spares.pop()
-        return Segment.create(self._path / f"{self._epoch + 1:08d}.seg", size)
+        name = segment_name(self._epoch + 1)
+        if self._path is not None:
+            try:
+                return Segment.create(self._path / name, size)
+            except FileNotFoundError:  # somebody deleted the folder
+                os.close(self._lock_fd)
+                self._path = None
+        self._path, self._lock_fd = make_folder(self._folder, self._clock.draw_id())
+        return Segment.create(self._path / name, size)
+
+    def complain(self) -> None:
+        """Log what there is to say about the disk, once. Not from emit's critical section: a logging
+        handler of another thread may be emitting, and both would wait for each other.
+        """
+        complaint, self._complaint = self._complaint, None
+        if complaint is not None:
+            _log.warning("%s", complaint)
 
     def reclaim(self) -> None:
         """Free the segments whose entries are all acknowledged."""
-        for segment in list(self._sealed):
-            if segment.acknowledged == segment.written:
-                self._sealed.remove(segment)
+        current = self._current
+        if current is None:
+            return
+        for segment in self._segments[:]:
+            if segment.epoch < current.epoch and segment.acknowledged == segment.written:
+                self._segments.remove(segment)
                 if len(self._spares) < _SPARES and segment.size == SEGMENT_BYTES:
                     segment.wipe()
                     self._spares.append(segment)
@@ -230,17 +256,20 @@ class Spool:
         Returns:
             Whether nothing was left.
         """
-        segments = [s for s in (self._current, *self._sealed, *self._spares) if s is not None]
-        whole = all(s.acknowledged == s.written for s in segments)
-        self._current, self._sealed, self._spares = None, [], []
-        if self._path is None:
+        path, self._path = self._path, None
+        segments, spares = self._segments, self._spares
+        self._current, self._segments, self._spares = None, [], []
+        if path is None:
             return True
+        whole = all(s.acknowledged == s.written for s in segments)
         if whole:
-            shutil.rmtree(self._path, ignore_errors=True)
-        for segment in segments:
+            try:
+                remove_folder(path)
+            except OSError as problem:  # recovery finds nothing in it to send, and tries again
+                _log.warning("the empty spool %s cannot be deleted: %s", path, problem)
+        for segment in (*segments, *spares):
             segment.map.close()
         os.close(self._lock_fd)
-        self._path = None
         return whole
 
     def abandon_after_fork(self) -> None:
@@ -249,27 +278,12 @@ class Spool:
         The lock belongs to the open file, so closing the child's copy does not unlock the parent's;
         keeping it would keep the parent's spool from being recovered while the child lives.
         """
-        if self._lock_fd >= 0 and self._path is not None:
+        for segment in (*self._segments, *self._spares):
+            segment.size = 0  # an emit that forked half-way must not go on writing into the parent's pages
+        if self._path is not None:
             os.close(self._lock_fd)
         self._path, self._lock_fd = None, -1
-        self._current, self._sealed, self._spares = None, [], []
-
-
-def _make_folder(parent: Path, instance: str) -> tuple[Path, int]:
-    """A spool's folder with its lock held, put in place in one step: nobody sees it unlocked."""
-    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    new = parent / f"{NEW_PREFIX}{instance}"
-    new.mkdir(mode=0o700)
-    fd = os.open(new / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path = parent / instance
-        new.rename(path)
-    except OSError:
-        os.close(fd)
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    return path, fd
+        self._current, self._segments, self._spares = None, [], []
 
 
 def _complaint(folder: Path, problem: OSError) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-from anyio.lowlevel import current_token
+from anyio.lowlevel import checkpoint, current_token
 
 
 class Wakeup:
@@ -24,6 +24,7 @@ class Wakeup:
         """Belong to the running event loop from now on."""
         native: Any = current_token().native_token
         self._schedule = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
+        self._flag = True  # who set it before now could not know of this loop: look once in any case
 
     def set(self) -> None:
         """Wake the waiting task, or the next one that waits."""
@@ -41,7 +42,9 @@ class Wakeup:
     async def wait(self, timeout: float | None) -> None:
         """Wait until it is set, at most `timeout` seconds (None = as long as it takes); then clear it."""
         event = self._event = anyio.Event()
-        if not self._flag:  # else it was set before the event stood; _fire would have come too early
+        if self._flag:  # it was set before the event stood; _fire may have come too early
+            await checkpoint()
+        else:
             with anyio.move_on_after(timeout):
                 await event.wait()
         self._flag = False
