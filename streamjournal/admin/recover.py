@@ -28,19 +28,19 @@ async def recover_all(settings: Settings, *, timeout: float, clock: Clock = SYST
     if folder is None:
         return Recovered(0, 0, [])
     spools = entries = 0
-    skipped: dict[Path, str] = {}
-    for destination in destinations(folder) or {wiring.destination(settings): 0}:
+    skipped: dict[tuple[Path, str], None] = {}  # each once, though every destination's turn meets it
+    for destination in destinations(folder) or {wiring.destination(settings): 0}:  # to tell of unusable ones
         try:
             one = await _recover_for(
                 wiring.settings_for(settings, destination), destination, folder, timeout, clock
             )
         except StreamjournalError as problem:
-            skipped[folder] = f"for stream {destination.stream}: {problem}"
+            skipped[folder, f"for stream {destination.stream}: {problem}"] = None
             continue
         spools += one.spools
         entries += one.entries
-        skipped |= {path: why for path, why in one.skipped if not why.startswith("it goes to")}
-    return Recovered(spools, entries, list(skipped.items()))
+        skipped |= {(path, why): None for path, why in one.skipped if not why.startswith("it goes to")}
+    return Recovered(spools, entries, list(skipped))
 
 
 async def _recover_for(

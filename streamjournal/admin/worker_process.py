@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 import structlog
+from anyio.abc import TaskStatus
+from structlog.typing import EventDict, Processor
 
 from streamjournal import wiring
 from streamjournal.core.backoff import Backoff
@@ -27,23 +32,48 @@ _PATIENCE = 10.0  # seconds that a drain waits for a store that does not answer
 def configure_logging(*, level: int = logging.INFO, json: bool | None = None) -> None:
     """One line per event on stderr: readable on a terminal, else one JSON object (or as `json` says).
 
+    Warnings of libraries, which speak through `logging`, come in the same form.
+
     Args:
         level: the least severe level shown.
     """
     as_json = not sys.stderr.isatty() if json is None else json
-    renderer: structlog.types.Processor
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    told: list[Processor] = [
+        structlog.stdlib.add_logger_name,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    shown: list[Processor] = [structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))]
+    if as_json:
+        shown = [structlog.processors.format_exc_info, _in_order, structlog.processors.JSONRenderer()]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*told, *shown],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_NamedLogger,
         cache_logger_on_first_use=False,
     )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=told,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _NamedLogger(structlog.PrintLogger):
+    """Prints on stderr, and knows its name, as the loggers of `logging` do."""
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(sys.stderr)
+        self.name = name
+
+
+def _in_order(_: Any, __: str, fields: EventDict) -> EventDict:
+    """When, how bad, who, what; then the rest, as in every line."""
+    first = {name: fields.pop(name) for name in ("timestamp", "level", "logger", "event") if name in fields}
+    return first | dict(fields)
 
 
 async def run_worker(
@@ -64,35 +94,50 @@ async def run_worker(
         UnsafeStoreError: the store ignores conditional writes.
         UnavailableError, NotConfiguredError: only when draining.
     """
-    stream = wiring.open_stream(settings, clock)
-    store = wiring.open_store(settings, clock, cache_bytes=settings.worker_bytes // 4)
-    leases = wiring.open_leases(settings)
-    service = WorkerService(stream, store, leases, settings, clock)
+    async with AsyncExitStack() as opened:
+        stream = wiring.open_stream(settings, clock)
+        opened.push_async_callback(stream.aclose)
+        store = wiring.open_store(settings, clock, cache_bytes=settings.worker_bytes // 4)
+        opened.push_async_callback(store.aclose)
+        leases = wiring.open_leases(settings)
+        opened.push_async_callback(leases.aclose)
+        service = WorkerService(stream, store, leases, settings, clock)
+        stopping = _Stopping()
 
-    def started(worker: Worker) -> None:
-        tasks.start_soon(_stop_on_signal, worker, name="signals")
-        if on_stats is not None:
-            on_stats(service.stats, worker)
+        def started(worker: Worker) -> None:
+            stopping.also(worker.stop)
+            if on_stats is not None:
+                on_stats(service.stats, worker)
 
-    async with anyio.create_task_group() as tasks:
-        stopped = anyio.Event()
-        tasks.start_soon(_note_signal, stopped, name="signals before the start")
-        if await _store_is_safe(store, clock, stopped, drain=drain):
-            await service.run(drain=drain, on_start=started)
-        tasks.cancel_scope.cancel()
-
-
-async def _note_signal(stopped: anyio.Event) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            stopped.set()
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(stopping.heed_signals, name="signals")
+            if await _store_is_safe(store, clock, stopping.asked, drain=drain):
+                await service.run(drain=drain, on_start=started)
+            tasks.cancel_scope.cancel()
 
 
-async def _stop_on_signal(worker: Worker) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            _log.info("stopping", signal=signal.Signals(number).name)
-            worker.stop()
+class _Stopping:
+    """The wish to stop, from a signal's arrival on, whoever is there to hear it by then."""
+
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+        self._stop: Callable[[], None] | None = None
+
+    def also(self, stop: Callable[[], None]) -> None:
+        """Have `stop` called when a signal arrives, or at once if one has."""
+        self._stop = stop
+        if self.asked.is_set():
+            stop()
+
+    async def heed_signals(self, *, task_status: TaskStatus[None]) -> None:
+        """Wait for SIGTERM and SIGINT, from the moment that the task has started."""
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                _log.info("stopping", signal=signal.Signals(number).name)
+                self.asked.set()
+                if self._stop is not None:
+                    self._stop()
 
 
 async def _store_is_safe(store: Store, clock: Clock, stopped: anyio.Event, *, drain: bool) -> bool:
@@ -102,14 +147,13 @@ async def _store_is_safe(store: Store, clock: Clock, stopped: anyio.Event, *, dr
         UnsafeStoreError: it takes such a write.
         UnavailableError, NotConfiguredError: when draining, and it does not answer.
     """
-    backoff = Backoff(clock, first=0.2, longest=30.0)
-    started = clock.monotonic()
+    backoff = Backoff(clock, first=0.2, longest=2.0 if drain else 30.0)
+    deadline = clock.monotonic() + _PATIENCE
     while not stopped.is_set():
         try:
             await store.probe()
         except (UnavailableError, NotConfiguredError) as problem:
-            lasting = clock.monotonic() - started >= _PATIENCE or isinstance(problem, NotConfiguredError)
-            if drain and lasting:
+            if drain and (isinstance(problem, NotConfiguredError) or clock.monotonic() >= deadline):
                 raise
             wait = backoff.failed()
             _log.warning("not_reachable", problem=str(problem), retry_in_s=round(wait, 1))

@@ -25,6 +25,7 @@ from streamjournal.cli.output import plain_columns
 from streamjournal.client import Journal
 from streamjournal.core.clock import SYSTEM
 from streamjournal.core.entry import Entry
+from streamjournal.core.errors import NotConfiguredError
 from streamjournal.core.settings import Settings, load
 from streamjournal.store.names import journal_key
 
@@ -58,7 +59,7 @@ def _settings(*, aws: bool) -> Settings:
         return load(home=tempfile.mkdtemp(prefix="streamjournal-"), flush_interval=2.0)
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
     if not endpoint:
-        raise SystemExit(
+        raise NotConfiguredError(
             "demo --aws works at AWS_ENDPOINT_URL only, so that it makes nothing in a real account by "
             "mistake: scripts/demo --aws starts an emulator and sets it"
         )

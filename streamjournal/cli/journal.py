@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streamjournal.cli.output import (
-    EXIT_NOTHING,
     EntryPrinter,
     Format,
+    exit_code,
     flush,
     notice,
     put,
@@ -21,8 +22,13 @@ from streamjournal.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from streamjournal.client.base import Tests
+    from collections.abc import Iterator
 
+    from streamjournal.client.base import Tests
+    from streamjournal.read.merged import Missing
+    from streamjournal.read.results import SyncTail
+
+_LOOK = 0.2  # seconds between two looks at what a tail misses
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|w)")
 _UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -75,15 +81,15 @@ def read(
         tests = _tests(since, until, types, tool, level, grep)
         result = journal.read(session, last=number, after=after_cursor, journal_only=journal_only, **tests)
         for block in result.blocks():
-            for entry in block:
-                printer(entry)
+            if block:
+                printer(block)
         printer.finish()
         tell_missing(result.missing)
         if show_cursor:
             notice(f"cursor: {result.cursor}")
-    if not printer.count:
+    if not printer.count and not result.missing:
         notice(f"no entries of session {session}" + (" pass" if any(tests.values()) else ""))
-        raise typer.Exit(EXIT_NOTHING)
+    raise typer.Exit(exit_code(printer.count, result.missing))
 
 
 def tail(
@@ -112,7 +118,6 @@ def tail(
     from streamjournal.client import Journal
 
     printer = EntryPrinter(output, with_session=session is None)
-    told = 0
     with Journal() as journal:
         opened = journal.tail(
             session,
@@ -121,22 +126,43 @@ def tail(
             follow=follow,
             **_tests(since, until, types, tool, level, grep),
         )
-        with opened as entries:
+        with opened as entries, _telling(entries):
             try:
                 for entry in entries:
-                    printer(entry)
+                    printer([entry])
                     if output is not Format.table:
                         flush()
-                    tell_missing(entries.missing[told:])
-                    told = len(entries.missing)
             except KeyboardInterrupt:
                 pass  # how a tail ends
             printer.finish()
-            tell_missing(entries.missing[told:])
-            if show_cursor:
-                notice(f"cursor: {entries.cursor}")
-    if not printer.count and not follow:
-        raise typer.Exit(EXIT_NOTHING)
+        if show_cursor:
+            notice(f"cursor: {entries.cursor}")
+    if not follow:
+        raise typer.Exit(exit_code(printer.count, entries.missing))
+
+
+@contextmanager
+def _telling(entries: SyncTail) -> Iterator[None]:
+    """Say what a tail misses when it happens, since the next entry may be long in coming."""
+    from threading import Event, Thread
+
+    ended = Event()
+
+    def watch() -> None:
+        told: set[Missing] = set()
+        last = False
+        while not last:
+            last = ended.wait(_LOOK)
+            tell_missing(news := [one for one in entries.missing if one not in told])
+            told.update(news)
+
+    thread = Thread(target=watch, name="tell what is missing", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def sessions(
@@ -160,9 +186,9 @@ def sessions(
         _sessions_table(found.sessions)
     flush()
     tell_missing(found.missing)
-    if not found.sessions:
+    if not found.sessions and not found.missing:
         notice("no sessions yet; `streamjournal demo` makes one")
-        raise typer.Exit(EXIT_NOTHING)
+    raise typer.Exit(exit_code(len(found.sessions), found.missing))
 
 
 def _sessions_table(found: list) -> None:  # type: ignore[type-arg]  # list[Session], not imported at the top

@@ -23,7 +23,6 @@ from streamjournal.core.errors import (
 )
 
 app = typer.Typer(
-    help="A session journal for AI agents: write entries, read and tail them merged, run the worker.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,7 +44,9 @@ def _all(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Everything is embedded (under ~/.streamjournal) unless STREAMJOURNAL_STREAM names a Kinesis stream.
+    """A session journal for AI agents: write entries, read and tail them merged, run the worker.
+
+    Everything is embedded (under ~/.streamjournal) unless STREAMJOURNAL_STREAM names a Kinesis stream.
 
     Exit codes: 0 done, 1 nothing found or something refused, 2 wrong usage, 3 not reachable.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,15 @@ if TYPE_CHECKING:
     from streamjournal.ingest.stats import Stats
     from streamjournal.ingest.worker import Worker
 
+_WOULD = {"created": "would create", "changed": "would change"}
 _REFRESH = 0.2  # seconds between two looks of `up` at the worker's counters
+
+
+class InitFormat(StrEnum):
+    """`short`: a line for a person, and the variables to set; `json`: an object per step."""
+
+    short = "short"
+    json = "json"
 
 
 def worker(
@@ -86,21 +95,25 @@ async def _show(stats: Stats, where: str) -> None:
 
 def init(
     retention_hours: Annotated[
-        int | None, typer.Option("--retention-hours", help="How long the stream keeps records.")
+        int | None,
+        typer.Option("--retention-hours", min=24, max=8760, help="How long the stream keeps records."),
     ] = None,
     shards: Annotated[
-        int | None, typer.Option("--shards", help="Provisioned shards; on-demand without it.")
+        int | None, typer.Option("--shards", min=1, help="Provisioned shards; on-demand without it.")
     ] = None,
     archive_versions_after: Annotated[
         int | None,
         typer.Option(
             "--archive-versions-after",
             metavar="DAYS",
+            min=1,
             help="Move old versions of journals to Glacier then, instead of deleting them after a day.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    output: Annotated[str, typer.Option("-o", "--output", help="short or json.")] = "short",
+    output: Annotated[
+        InitFormat, typer.Option("-o", "--output", help="How to print the steps.")
+    ] = InitFormat.short,
 ) -> None:
     """Make the stream, the bucket and the lease table, where they are not there yet."""
     import anyio
@@ -119,11 +132,12 @@ def init(
             dry_run=dry_run,
         )
         for step in result.steps:
-            if output == "json":
-                put_json({"resource": step.resource, "action": step.action, "detail": step.detail})
+            action = _WOULD.get(step.action, step.action) if dry_run else step.action
+            if output is InitFormat.json:
+                put_json({"resource": step.resource, "action": action, "detail": step.detail})
             else:
-                put(f"{step.action:<10} {step.resource}" + (f": {step.detail}" if step.detail else ""))
-        if output != "json":
+                put(f"{action:<12} {step.resource}" + (f": {step.detail}" if step.detail else ""))
+        if output is InitFormat.short:
             put("")
             for line in result.environment:
                 put(line)
@@ -133,16 +147,19 @@ def init(
 
 def recover(
     timeout: Annotated[
-        float, typer.Option("--timeout", help="Seconds to wait for the stream, for each spool.")
+        float, typer.Option("--timeout", min=0.1, help="Seconds to wait for the stream, for each spool.")
     ] = 30.0,
 ) -> None:
     """Send what dead processes left in their spools, each to the stream that it was meant for."""
+    import logging
+
     import anyio
 
     from streamjournal.admin.recover import recover_all
     from streamjournal.core.settings import load
 
     settings = load()
+    logging.getLogger("streamjournal.emit").setLevel(logging.CRITICAL)  # what it says, the result says too
 
     async def run() -> int:
         result = await recover_all(settings, timeout=timeout)

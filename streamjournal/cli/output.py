@@ -34,9 +34,16 @@ def notice(text: str, *, error: bool = False) -> None:
 
 
 def tell_missing(missing: Iterable[Missing]) -> None:
-    """Say on stderr what a result lacks."""
-    for what, why in missing:
+    """Say on stderr what a result lacks, each thing once."""
+    for what, why in dict.fromkeys(missing):
         notice(f"incomplete ({what}): {why}")
+
+
+def exit_code(count: int, missing: Iterable[Missing]) -> int:
+    """What a command ends with that found `count` things, and without those that are missing."""
+    if any(one.what == "stream" for one in missing):
+        return EXIT_UNREACHABLE
+    return 0 if count else EXIT_NOTHING
 
 
 def put_json(value: Any) -> None:
@@ -48,7 +55,6 @@ def put_json(value: Any) -> None:
 
 def put(line: bytes | str) -> None:
     """One line on stdout, as UTF-8 whatever the locale says."""
-    sys.stdout.flush()
     data = line if isinstance(line, bytes) else line.encode("utf-8", "replace")
     sys.stdout.buffer.write(data + b"\n")
 
@@ -71,15 +77,15 @@ class EntryPrinter:
         self._rows: list[Entry] = []
         self.count = 0
 
-    def __call__(self, entry: Entry) -> None:
-        """Print an entry; a table waits for `finish`."""
-        self.count += 1
+    def __call__(self, entries: list[Entry]) -> None:
+        """Print entries; a table waits for `finish`."""
+        self.count += len(entries)
         if self._form is Format.json:
-            put_json(entry.json_line())
+            put(b"\n".join([entry.json_line() for entry in entries]))
         elif self._form is Format.table:
-            self._rows.append(entry)
+            self._rows += entries
         else:
-            put(short_line(entry, with_session=self._with_session))
+            put("\n".join([short_line(entry, with_session=self._with_session) for entry in entries]))
 
     def finish(self) -> None:
         """Print what waited."""

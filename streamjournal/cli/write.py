@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Self
 
 import typer
 
@@ -13,16 +14,19 @@ from streamjournal.cli.output import EXIT_NOTHING, EXIT_UNREACHABLE, notice, put
 
 if TYPE_CHECKING:
     from streamjournal.client import Journal
+    from streamjournal.core.settings import Settings
 
-_LATER = "`streamjournal recover` sends it, or the next write."
 _MAX_TOLD = 20  # refused lines that are named one by one
+_LOOK = 0.1  # seconds between two looks at what the stream took
 
 
 def write(
     session: Annotated[str | None, typer.Argument(metavar="[SESSION]", help="The session's id.")] = None,
     event: Annotated[str | None, typer.Argument(metavar="[EVENT]", help="TOOL_START, NOTE, …")] = None,
-    tool: Annotated[str | None, typer.Option("--tool", metavar="NAME")] = None,
-    level: Annotated[str, typer.Option("-l", "--level", metavar="LEVEL")] = "INFO",
+    tool: Annotated[str | None, typer.Option("--tool", metavar="NAME", help="The tool's name.")] = None,
+    level: Annotated[
+        str, typer.Option("-l", "--level", metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR, CRITICAL.")
+    ] = "INFO",
     detail: Annotated[
         list[str] | None,
         typer.Option("-d", "--detail", metavar="KEY=VALUE", help="VALUE as JSON where it is, else as text."),
@@ -31,8 +35,8 @@ def write(
         str | None, typer.Option("--jsonl", metavar="FILE|-", help="Write a file's lines, one entry each.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", help="Seconds without any progress after which to give up.")
-    ] = 30.0,
+        float, typer.Option("--timeout", min=0.1, help="Seconds without any progress until it gives up.")
+    ] = 10.0,
 ) -> None:
     """Write one entry, or with --jsonl a file of them; returns when the stream has them."""
     from streamjournal.client import Journal
@@ -40,19 +44,20 @@ def write(
     if jsonl is not None:
         if session is not None or event is not None:
             raise typer.BadParameter("with --jsonl, the lines say session and event", param_hint="SESSION")
-        with _open(jsonl) as (file, size), Journal(overflow="raise") as journal:
-            raise typer.Exit(_Import(journal, timeout).run(file, size))
+        with (
+            _open(jsonl) as (file, size),
+            Journal(overflow="raise") as journal,
+            _Waiting(journal, timeout) as waiting,
+        ):
+            raise typer.Exit(_Import(journal, waiting).run(file, size))
     if session is None or event is None:
         raise typer.BadParameter("give SESSION and EVENT, or --jsonl FILE", param_hint="SESSION")
     details = dict(_detail(pair) for pair in detail or ())
-    with Journal() as journal:
+    with Journal() as journal, _Waiting(journal, timeout) as waiting:
         receipt = journal.emit(event, session_id=session, tool_name=tool, level=level, details=details)
-        try:
-            receipt.result(timeout)
-        except TimeoutError:
-            notice(f"{receipt.id} is in the spool only: the stream does not answer. {_LATER}")
-            journal.close(0.0)
-            raise typer.Exit(EXIT_UNREACHABLE) from None
+        if waiting.settle():
+            raise typer.Exit(waiting.give_up())
+        receipt.result(0)
     put(receipt.id or "")
 
 
@@ -85,28 +90,86 @@ def _open(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
         yield file, path.stat().st_size
 
 
-class _Import:
-    """Brings a file's lines into journals, as fast as the stream takes them.
+class _Waiting(logging.Handler):
+    """Waits for the stream to take entries, and knows from the sender's log why it does not.
 
     Args:
         patience: seconds without any acknowledgement after which to give up.
     """
 
     def __init__(self, journal: Journal, patience: float) -> None:
+        super().__init__(logging.WARNING)
         self._journal = journal
         self._patience = patience
+        self._problem: object = "the stream does not answer"
+        self._logger = logging.getLogger("streamjournal.emit")
+
+    def __enter__(self) -> Self:
+        self._logger.addHandler(self)
+        self._logger.propagate = False  # one line at the end says it all
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember what the sender says of a failed call; hand on what else it says."""
+        if isinstance(record.args, tuple) and record.args and isinstance(record.args[0], Exception):
+            self._problem = record.args[0]
+        else:
+            notice(record.getMessage())
+
+    def progressed(self) -> bool:
+        """Wait for the stream; whether it took anything. What time will not mend is not waited for."""
+        from streamjournal.core.errors import NotConfiguredError
+
+        before = self._journal.delivery.acknowledged
+        waited = 0.0
+        while waited < self._patience and not isinstance(self._problem, NotConfiguredError):
+            delivery = self._journal.flush(_LOOK)
+            if delivery.acknowledged > before or not delivery.pending:
+                return True
+            waited += _LOOK
+        return False
+
+    def settle(self) -> int:
+        """Wait until everything is acknowledged; how many entries were left when nothing moved any more."""
+        while self._journal.delivery.pending:
+            if not self.progressed():
+                break
+        return self._journal.delivery.pending
+
+    def give_up(self) -> int:
+        """Say what is left where, and why; the exit code."""
+        left = self._journal.close(0.0).pending
+        entries = "1 entry is" if left == 1 else f"{left} entries are"
+        notice(f"{self._problem}; {entries} {_whereabouts(self._journal.settings)}", error=True)
+        return EXIT_UNREACHABLE
+
+
+def _whereabouts(settings: Settings) -> str:
+    if settings.spool_path is None:
+        return "lost, since STREAMJOURNAL_SPOOL is off"
+    return "in the spool only: `streamjournal recover` sends it, or the next write"
+
+
+class _Import:
+    """Brings a file's lines into journals, as fast as the stream takes them."""
+
+    def __init__(self, journal: Journal, waiting: _Waiting) -> None:
+        self._journal = journal
+        self._waiting = waiting
         self._accepted = 0
         self._refused = 0
 
     def run(self, file: BinaryIO, size: int | None) -> int:
         """Import, say how it went, and return the exit code."""
         whole = self._read(file, size)
-        left = self._settle()
+        left = self._waiting.settle()
         put(f"accepted {self._accepted}, refused {self._refused}")
         if left or not whole:
-            notice(f"{left} entries are in the spool only: the stream does not answer. {_LATER}")
-            self._journal.close(0.0)
-            return EXIT_UNREACHABLE
+            return self._waiting.give_up()
         return EXIT_NOTHING if self._refused else 0
 
     def _read(self, file: BinaryIO, size: int | None) -> bool:
@@ -138,29 +201,11 @@ class _Import:
             try:
                 self._journal.emit_line(line)
             except BufferFullError:
-                if not self._progressed():
+                if not self._waiting.progressed():
                     return False
             else:
                 self._accepted += 1
                 return True
-
-    def _progressed(self) -> bool:
-        """Wait for the stream; whether it took anything."""
-        before = self._journal.delivery.acknowledged
-        waited = 0.0
-        while waited < self._patience:
-            delivery = self._journal.flush(min(0.5, self._patience))
-            if delivery.acknowledged > before or not delivery.pending:
-                return True
-            waited += 0.5
-        return False
-
-    def _settle(self) -> int:
-        """Wait until everything is acknowledged; how many entries were left when nothing moved any more."""
-        while self._journal.delivery.pending:
-            if not self._progressed():
-                break
-        return self._journal.delivery.pending
 
 
 @contextmanager
