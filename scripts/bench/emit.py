@@ -24,16 +24,20 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from scripts.bench import entries, measure, report
 from scripts.bench.entries import Sample
+from scripts.bench.measure import Spent, Stopwatch
 from streamjournal import Journal
 
 FLOOR = "floor: msgspec encode, append to a deque"
 DURABLE = "emit, spool on"
-STEADY = "emit, spool on, sender at work"
+FLOOR_BURSTS = "the floor in bursts"
+STEADY = "emit in bursts, spool on, sender at work"
 SPAN = "OpenTelemetry span, BatchSpanProcessor"
+ID = "k3v9q2m8x1-17"
+TIME = "2026-11-22T13:12:01.123456Z"
 _BURST = 20  # entries between two pauses of the steady case
 _PAUSE = 0.004
 
-Case = Callable[[], float]  # runs once and gives µs per entry
+Case = Callable[[], Spent]  # runs once, over all entries; CPU is the calling thread's
 
 
 def main() -> None:
@@ -48,6 +52,7 @@ def main() -> None:
             FLOOR: stack.enter_context(floor(samples)),
             "emit, spool off": stack.enter_context(emitting(samples, Path(folder, "a"), spool="off")),
             DURABLE: stack.enter_context(emitting(samples, Path(folder, "b"))),
+            FLOOR_BURSTS: stack.enter_context(floor(samples, bursts=True)),
             STEADY: stack.enter_context(emitting(samples, Path(folder, "c"), steady=True)),
             "logging, JSON lines to a file": stack.enter_context(json_logging(samples, Path(folder, "log"))),
             SPAN: stack.enter_context(spans(samples)),
@@ -55,23 +60,24 @@ def main() -> None:
         for case in cases.values():
             case()  # threads start and caches fill here
         results = measure.in_rounds(cases, arguments.rounds)
-    said.table("microseconds per entry", rows_of(results), note="aims: ≤ 2 x the floor, ≤ 1/5 of the span")
+    note = "aims: ≤ 2 x the floor, ≤ 1/5 of the span"
+    said.table("microseconds per entry", rows_of(results, len(samples)), note=note)
 
 
-def rows_of(results: dict[str, list[float]]) -> list[report.Row]:
-    """A row per case; the ratios are the medians of the rounds' own ratios."""
-    rows: list[report.Row] = []
-    for name, values in results.items():
-        rows.append(
-            {
-                "case": name,
-                "µs (median)": median(values),
-                "µs (best)": min(values),
-                "x floor": ratio(values, results[FLOOR]),
-                "x span": ratio(values, results[SPAN]),
-            }
-        )
-    return rows
+def rows_of(results: dict[str, list[Spent]], count: int) -> list[report.Row]:
+    """A row per case; the ratios are the medians of the rounds' own ratios, by the clock."""
+    walls = {name: [it.wall * 1e6 / count for it in runs] for name, runs in results.items()}
+    return [
+        {
+            "case": name,
+            "µs (median)": median(values),
+            "µs (best)": min(values),
+            "CPU µs (median)": median([it.cpu * 1e6 / count for it in results[name]]),
+            "x floor": ratio(values, walls[FLOOR]),
+            "x span": ratio(values, walls[SPAN]),
+        }
+        for name, values in walls.items()
+    ]
 
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> float:
@@ -93,32 +99,30 @@ class _Line(msgspec.Struct):
 
 
 @contextmanager
-def floor(samples: Sequence[Sample]) -> Iterator[Case]:
+def floor(samples: Sequence[Sample], *, bursts: bool = False) -> Iterator[Case]:
     """The least that can be done: one struct, one encoding, one append."""
     encode = msgspec.json.Encoder().encode
 
-    def run() -> float:
+    def run() -> Spent:
         queue: deque[bytes] = deque()
         append = queue.append
-        begin = time.perf_counter()
-        for event_type, session_id, tool_name, details, level, _ in samples:
-            append(
-                encode(
-                    _Line(
-                        "k3v9q2m8x1-17",
-                        "2026-11-22T13:12:01.123456Z",
-                        session_id,
-                        event_type,
-                        tool_name,
-                        level,
-                        details,
-                        "agent",
+        watch = Stopwatch(time.thread_time)
+        for part in in_bursts(samples) if bursts else [samples]:
+            with watch:
+                for event_type, session_id, tool_name, details, level, _ in part:
+                    append(
+                        encode(_Line(ID, TIME, session_id, event_type, tool_name, level, details, "agent"))
                     )
-                )
-            )
-        return per_entry(time.perf_counter() - begin, samples)
+        return watch.spent
 
     yield run
+
+
+def in_bursts(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+    """As an agent lives: a few entries, then something else, after which the caches are cold."""
+    for i in range(0, len(samples), _BURST):
+        yield samples[i : i + _BURST]
+        time.sleep(_PAUSE)
 
 
 @contextmanager
@@ -130,24 +134,22 @@ def emitting(
     with Journal(home=home, spool=spool, linger=linger, flush_interval=1.0) as journal:
         emit = journal.emit
 
-        def run_through(part: Sequence[Sample]) -> float:
-            begin = time.perf_counter()
-            for event_type, session_id, tool_name, details, level, _ in part:
-                emit(event_type, session_id=session_id, tool_name=tool_name, details=details, level=level)
-            return time.perf_counter() - begin
-
-        def run() -> float:
-            if not steady:
-                spent = run_through(samples)
-            else:
-                spent = 0.0
-                for i in range(0, len(samples), _BURST):
-                    spent += run_through(samples[i : i + _BURST])
-                    time.sleep(_PAUSE)
+        def run() -> Spent:
+            watch = Stopwatch(time.thread_time)
+            for part in in_bursts(samples) if steady else [samples]:
+                with watch:
+                    for event_type, session_id, tool_name, details, level, _ in part:
+                        emit(
+                            event_type,
+                            session_id=session_id,
+                            tool_name=tool_name,
+                            details=details,
+                            level=level,
+                        )
             delivery = journal.flush(30.0)
             if delivery.pending or delivery.dropped:
                 raise RuntimeError(f"the stream did not take everything: {delivery}")
-            return per_entry(spent, samples)
+            return watch.spent
 
         yield run
 
@@ -180,11 +182,11 @@ def json_logging(samples: Sequence[Sample], file: Path) -> Iterator[Case]:
     levels = logging.getLevelNamesMapping()
     calls = [(levels.get(it.level, logging.INFO), it.event_type, dict(_extra(it))) for it in samples]
 
-    def run() -> float:
-        begin = time.perf_counter()
-        for level, event_type, extra in calls:
-            logger.log(level, event_type, extra=extra)
-        return per_entry(time.perf_counter() - begin, samples)
+    def run() -> Spent:
+        with Stopwatch(time.thread_time) as watch:
+            for level, event_type, extra in calls:
+                logger.log(level, event_type, extra=extra)
+        return watch.spent
 
     try:
         yield run
@@ -218,31 +220,25 @@ def spans(samples: Sequence[Sample]) -> Iterator[Case]:
     start_span = provider.get_tracer("bench").start_span
     encode = msgspec.json.Encoder().encode
 
-    def run() -> float:
-        begin = time.perf_counter()
-        for event_type, session_id, tool_name, details, level, _ in samples:
-            start_span(
-                event_type,
-                attributes={
-                    "session_id": session_id,
-                    "tool_name": tool_name or "",
-                    "level": level,
-                    "details": encode(details).decode(),
-                },
-            ).end()
-        spent = time.perf_counter() - begin
+    def run() -> Spent:
+        with Stopwatch(time.thread_time) as watch:
+            for event_type, session_id, tool_name, details, level, _ in samples:
+                start_span(
+                    event_type,
+                    attributes={
+                        "session_id": session_id,
+                        "tool_name": tool_name or "",
+                        "level": level,
+                        "details": encode(details).decode(),
+                    },
+                ).end()
         processor.force_flush()
-        return per_entry(spent, samples)
+        return watch.spent
 
     try:
         yield run
     finally:
         provider.shutdown()
-
-
-def per_entry(seconds: float, samples: Sequence[Sample]) -> float:
-    """Microseconds per entry."""
-    return seconds * 1e6 / len(samples)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ class Spent(NamedTuple):
     """What a piece of work took.
 
     Args:
-        cpu: seconds of this process's processor time, all threads and the kernel's part included.
+        cpu: seconds of processor time, the kernel's part included.
         wall: seconds.
     """
 
@@ -28,14 +28,23 @@ class Spent(NamedTuple):
 
 
 class Stopwatch:
-    """`with Stopwatch() as watch: …`, then `watch.spent`."""
+    """`with Stopwatch() as watch: …`, then `watch.spent`; used again, it adds up.
+
+    Args:
+        cpu: the clock of processor time: the process's, or `time.thread_time` for the thread's alone.
+    """
+
+    def __init__(self, cpu: Callable[[], float] = time.process_time) -> None:
+        self._clock = cpu
+        self.spent = Spent(0.0, 0.0)
 
     def __enter__(self) -> Self:
-        self._cpu, self._wall = time.process_time(), time.perf_counter()
+        self._cpu, self._wall = self._clock(), time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.spent = Spent(time.process_time() - self._cpu, time.perf_counter() - self._wall)
+        wall = time.perf_counter() - self._wall
+        self.spent = Spent(self.spent.cpu + self._clock() - self._cpu, self.spent.wall + wall)
 
 
 def in_rounds(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
