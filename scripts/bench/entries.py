@@ -94,7 +94,7 @@ def _made_lines(count: int) -> Iterator[bytes]:
     """Entries of about 610 bytes on average: most of some 300, one in fifty of 16 KB."""
     rng = Random(1)
     for n in range(count):
-        words = 400 if n % 50 == 0 else 3
+        words = 430 if n % 50 == 0 else 3
         text = " ".join(rng.randbytes(18).hex() for _ in range(words))
         yield msgspec.json.encode(
             _Line(
