@@ -44,10 +44,11 @@ class Sessions:
         Raises:
             InvalidEntryError: one of them breaks its bound.
         """
-        check_event_type(event_type)
-        check_optional("tool_name", tool_name)
-        check_level(level)
-        outbox = self.outbox(check_session_id(session_id))
+        event_type = check_event_type(event_type)
+        tool_name = check_optional("tool_name", tool_name)
+        level = check_level(level)
+        session_id = check_session_id(session_id)
+        outbox = self.outbox(session_id)
         if len(self.known) >= _MAX_KNOWN:
             self.known.clear()
         self.known[session_id, event_type, tool_name, level] = outbox

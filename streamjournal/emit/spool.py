@@ -87,7 +87,7 @@ class Segment:
         Raises:
             OSError: no space, or no right to write.
         """
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)  # an interrupted try may be there
         try:
             _reserve(fd, size)
             return cls(path, size, mmap.mmap(fd, size))

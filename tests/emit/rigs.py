@@ -119,9 +119,6 @@ def acknowledge_all(emitter: Emitter) -> None:
         emitter.spool.reclaim()
 
 
-Fault = "Callable[[FaultyStream, Sequence[PutRecord]], Any]"
-
-
 @dataclass
 class FaultyStream:
     """A stream in memory that does what a test tells it, and watches how it is used.
@@ -223,7 +220,7 @@ async def pipeline(
         clock,
         lambda: None if spool_folder is None else Spool(spool_folder, DESTINATION, clock),
         wakeup.set,
-        lambda: senders[0].hurry(),
+        lambda: senders[0].hurry(),  # noqa: PLW0108  # it is not there yet
     )
     sender = Sender(emitter, stream, store, chosen, clock, wakeup)
     senders.append(sender)

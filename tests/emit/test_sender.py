@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 
 import anyio
@@ -162,7 +163,7 @@ async def test_throttling_backs_off():
         await anyio.sleep(60)
         times = [when for when, _ in it.stream.calls]
         assert len(times) < 20
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(times)]
         assert gaps[-1] > 4
         it.stream.always = None
         await it.flush()
