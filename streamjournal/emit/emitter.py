@@ -229,9 +229,17 @@ class Emitter:
         """Number, spool and queue an entry and the notice due before it; False if there is no room."""
         micros = self._micros()
         self._settle_on_outbox(receipt)
-        if receipt.outbox.dropped and not self._tell_dropped(receipt.outbox, micros):
-            return False
+        if receipt.outbox.dropped:
+            if not self._fit_together(receipt.outbox, line):
+                return False  # a notice for each entry that is dropped would take the room of entries
+            self._tell_dropped(receipt.outbox, micros)
         return self._add(receipt, line, micros)
+
+    def _fit_together(self, outbox: Outbox, line: Line) -> bool:
+        """Whether there is room for an entry and the notice before it."""
+        entry_id, timestamp = f"{outbox.prefix}{outbox.n + 2}", f"{self._second_text}.000000Z"
+        needed = len(line(entry_id, timestamp)) + len(self._drops.notice(outbox)(entry_id, timestamp))
+        return self.buffered + needed <= self._bound
 
     def _add(self, receipt: Receipt, line: Line, micros: int, *, even_if_full: bool = False) -> bool:
         outbox = receipt.outbox
@@ -296,8 +304,8 @@ class Emitter:
         return told
 
     def tell_all_dropped(self, *, even_if_full: bool = False) -> None:
-        """Journal what was dropped and not told of yet, as far as there is room."""
-        if not self._drops.untold:
+        """Journal what was dropped and not told of yet, once there is room again."""
+        if not self._drops.untold or (self.buffered > self._bound // 2 and not even_if_full):
             return
         with self._lock:
             if self._inside:
