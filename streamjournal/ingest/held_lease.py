@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import anyio
 
-from streamjournal.core.errors import LeaseLostError, UnavailableError
+from streamjournal.core.errors import LeaseLostError, NotConfiguredError, UnavailableError
+from streamjournal.core.position import SHARD_END
 from streamjournal.leases.port import Lease, Leases
 
 
@@ -24,6 +25,7 @@ class HeldLease:
         self._leases = leases
         self._lease = lease
         self._writing = anyio.Lock()
+        self._unsure = False  # an answer was lost: the row may be another than the one at hand
         self._owner = lease.owner
         self.lost = anyio.Event()
 
@@ -37,9 +39,11 @@ class HeldLease:
         await self._change(Lease.renewed)
 
     async def checkpoint(self, sequence: str) -> None:
-        """Move the checkpoint on; nothing is written if it is there already."""
-        if sequence != self._lease.checkpoint:
-            await self._change(lambda row: row.advanced(sequence))
+        """Move the checkpoint on; nothing is written if it is there already, or beyond."""
+        if not _reaches(self._lease.checkpoint, sequence):
+            await self._change(
+                lambda row: row if _reaches(row.checkpoint, sequence) else row.advanced(sequence)
+            )
 
     async def release(self) -> None:
         """Let the lease go, so that the next worker need not wait for it to expire."""
@@ -57,7 +61,7 @@ class HeldLease:
             await self._reread()
 
     async def _change(self, change: Callable[[Lease], Lease]) -> None:
-        """Write the row changed.
+        """Write the row changed, unless `change` gives the same row back.
 
         Raises:
             LeaseLostError: the row is another worker's.
@@ -66,17 +70,33 @@ class HeldLease:
         async with self._writing:
             if self.lost.is_set():
                 raise LeaseLostError(self._lease.key, None)
+            if self._unsure:  # a table takes another change to a row that it changed for a repetition
+                await self._reread()
             try:
-                self._lease = await self._leases.update(self._lease, change(self._lease))
+                await self._write(change)
             except LeaseLostError:
                 await self._reread()
-                self._lease = await self._leases.update(self._lease, change(self._lease))
+                await self._write(change, last=True)
+
+    async def _write(self, change: Callable[[Lease], Lease], *, last: bool = False) -> None:
+        changed = change(self._lease)
+        if changed is self._lease:
+            return
+        self._unsure = True
+        try:
+            self._lease = await self._leases.update(self._lease, changed)
+        except LeaseLostError:
+            if last:
+                self.lost.set()
+            raise
+        self._unsure = False
 
     async def _reread(self) -> None:
         for row in await self._leases.rows():
             if row.key == self._lease.key:
                 if row.owner == self._owner and row.stream == self._lease.stream:
                     self._lease = row
+                    self._unsure = False
                     return
                 self.lost.set()
                 raise LeaseLostError(row.key, row.owner)
@@ -94,5 +114,12 @@ class HeldLease:
                 await self.renew()
             except LeaseLostError:
                 return
-            except UnavailableError:
+            except (UnavailableError, NotConfiguredError):
                 continue  # the row may expire; the conditional commit guards the journals all the same
+
+
+def _reaches(checkpoint: str, sequence: str) -> bool:
+    """Whether a checkpoint is at a sequence number (or SHARD_END), or beyond it."""
+    if checkpoint in (sequence, SHARD_END):
+        return True
+    return checkpoint.isdigit() and sequence.isdigit() and int(sequence) <= int(checkpoint)

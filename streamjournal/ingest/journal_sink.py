@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import anyio
 import structlog
 
 from streamjournal.core.backoff import Backoff
 from streamjournal.core.clock import Clock
-from streamjournal.core.errors import CommitRefusedError, NotConfiguredError, UnavailableError
+from streamjournal.core.errors import CommitRefusedError, LeaseLostError, StreamjournalError
 from streamjournal.core.item import Item
 from streamjournal.core.settings import Settings
+from streamjournal.ingest.backlog import Backlog, Pending
 from streamjournal.ingest.sink import Budget
 from streamjournal.ingest.stats import Stats
 from streamjournal.ingest.trouble import Trouble
@@ -30,27 +33,8 @@ from streamjournal.stream.records import Poison, parse_record
 _log = structlog.get_logger("streamjournal.ingest")
 _MIB = 2**20
 _LONGEST_INTERVAL = 300.0
+_ENOUGH_FAILURES = 4  # in one flush, to take the store for away
 _MAX_HEADS = 20_000  # journals whose last known head is kept; a miss is one HEAD request
-
-
-class Pending:
-    """One session's entries that are not in its journal.
-
-    Args:
-        order: ordinal of the first record among all that the shard's sink took.
-        before: sequence number of the record before that one; None if it was the first.
-        since: monotonic seconds when the first was taken.
-    """
-
-    __slots__ = ("before", "ended", "items", "order", "since", "size")
-
-    def __init__(self, order: int, before: str | None, since: float) -> None:
-        self.order = order
-        self.before = before
-        self.since = since
-        self.items: list[Item] = []
-        self.size = 0
-        self.ended = False
 
 
 class JournalSink:
@@ -104,45 +88,64 @@ class JournalShard:
         self._shard_id = shard_id
         self._stream = stream
         self._still_ours = still_ours
-        self._sessions: dict[str, Pending] = {}  # in the order of their first pending record
+        self._backlog = Backlog()
         self._letters: list[DeadLetter] = []
+        self._letters_size = 0
         self._heads: OrderedDict[str, Head] = OrderedDict()
-        self._taken = 0
         self._last: str | None = None  # sequence number of the last record taken
-        self._size = 0
+        self._size = 0  # bytes of entries and letters
         self._backoff = Backoff(sink.clock, first=0.2, longest=30.0)
         self._not_before = 0.0
 
     def take(self, records: Sequence[Record]) -> None:
         """Take records: entries to their sessions, poison to the dead letters."""
         now = self._clock.monotonic()
-        stats = self._sink.stats
+        entries = 0
         for record in records:
-            parsed = parse_record(record, self._stream)
-            for poison in parsed.poison:
-                self._letters.append(self._letter(record, poison))
-            for session_id, item in parsed.items:
-                self._add(session_id, item, now)
-            self._taken += 1
+            items, poison = parse_record(record, self._stream)
+            if poison:
+                self._add_letters(record, poison)
+            self._add(items, now)
             self._last = record.sequence
-            stats.records += 1
-            stats.entries += len(parsed.items)
+            entries += len(items)
+        self._sink.stats.records += len(records)
+        self._sink.stats.entries += entries
 
-    def _letter(self, record: Record, poison: Poison) -> DeadLetter:
-        index, data, reason = poison
+    def _add_letters(self, record: Record, poison: Sequence[Poison]) -> None:
         key, arrival = record.partition_key, record.arrival_ms
-        return DeadLetter(self._stream, record.shard, record.sequence, index, key, reason, data, arrival)
+        for index, data, reason in poison:
+            self._letters.append(
+                DeadLetter(self._stream, record.shard, record.sequence, index, key, reason, data, arrival)
+            )
+            self._letters_size += len(data)
+            self._hold(len(data))
 
-    def _add(self, session_id: str, item: Item, now: float) -> None:
-        pending = self._sessions.get(session_id)
-        if pending is None:
-            pending = self._sessions[session_id] = Pending(self._taken, self._last, now)
-        pending.items.append(item)
-        size = len(item.line)
-        pending.size += size
-        if item.status is not None:
-            pending.ended = item.status != "running"
-        self._hold(size)
+    def _add(self, items: Sequence[tuple[str, Item]], now: float) -> None:
+        """Add a record's entries; nearly always they are all of one session."""
+        for session_id, group in groupby(items, key=itemgetter(0)):
+            pending = self._backlog.sessions.get(session_id)
+            if pending is None:
+                due = now + self._interval(session_id)
+                pending = self._backlog.begin(session_id, before=self._last, now=now, due=due)
+            size = 0
+            for _, item in group:
+                pending.items.append(item)
+                size += len(item.line)
+                if item.status is not None and item.status != "running":
+                    self._backlog.hurry(session_id)
+            pending.size += size
+            if pending.size >= self._settings.session_bytes:
+                self._backlog.hurry(session_id)
+            self._hold(size)
+
+    def _interval(self, session_id: str) -> float:
+        """Seconds until a session is flushed, by the size of its journal."""
+        interval = self._settings.flush_seconds
+        head = self._heads.get(session_id)
+        if head is None or not self._sink.stretch:
+            return interval
+        grown = interval + self._sink.stretch * head.size / _MIB
+        return max(interval, min(grown, _LONGEST_INTERVAL))
 
     def _hold(self, size: int) -> None:
         self._size += size
@@ -153,44 +156,37 @@ class JournalShard:
         """Before the oldest pending record, or everything taken if nothing is pending."""
         if self._letters:
             return None
-        if not self._sessions:
-            return self._last
-        return next(iter(self._sessions.values())).before
+        oldest = self._backlog.oldest()
+        return self._last if oldest is None else oldest.before
 
     @property
     def pending(self) -> bool:
         """Whether entries or dead letters are not durable."""
-        return bool(self._sessions or self._letters)
+        return bool(self._backlog.sessions or self._letters)
 
     def pause(self) -> float | None:
         """Seconds until a session is due."""
         if not self.pending:
             return None
         now = self._clock.monotonic()
-        if self._letters or self._sink.budget.full:
-            return max(0.0, self._not_before - now)
-        dues = (self._due_at(session_id, p) for session_id, p in self._sessions.items())
-        return max(0.0, min(dues) - now, self._not_before - now)
-
-    def _due_at(self, session_id: str, pending: Pending) -> float:
-        if pending.ended or pending.size >= self._settings.session_bytes:
-            return pending.since
-        interval = self._settings.flush_seconds
-        head = self._heads.get(session_id)
-        if head is not None and self._sink.stretch:
-            grown = interval + self._sink.stretch * head.size / _MIB
-            interval = max(interval, min(grown, _LONGEST_INTERVAL))
-        return pending.since + interval
+        due = now if self._letters or self._sink.budget.full else self._backlog.next_due()
+        return max(0.0, (now if due is None else due) - now, self._not_before - now)
 
     async def flush(self, *, everything: bool = False) -> None:
-        """Commit what is due, oldest first, several sessions at once."""
+        """Commit what is due, oldest first, several sessions at once.
+
+        What fails is tried again after a wait that grows; what waits stays within the worker's memory
+        bound, since a full budget stops the reading.
+        """
         now = self._clock.monotonic()
-        if now < self._not_before:
+        if now < self._not_before or not self.pending:
             return
         try:
             await self._put_letters()
             await self._commit(self._due(now, everything=everything or self._sink.budget.full))
-        except (UnavailableError, NotConfiguredError) as problem:
+        except LeaseLostError:
+            raise
+        except StreamjournalError as problem:
             wait = self._backoff.failed()
             self._not_before = self._clock.monotonic() + wait
             self._sink.trouble.failed(f"store for {self._shard_id}", problem)
@@ -203,14 +199,8 @@ class JournalShard:
 
     def _due(self, now: float, *, everything: bool) -> list[str]:
         if everything:
-            return list(self._sessions)
-        due: list[str] = []
-        waiting = self._size
-        for session_id, pending in self._sessions.items():
-            if waiting > self._settings.unflushed_bytes or self._due_at(session_id, pending) <= now:
-                due.append(session_id)
-                waiting -= pending.size
-        return due
+            return list(self._backlog.sessions)
+        return self._backlog.due(now, over=self._size - self._settings.unflushed_bytes)
 
     async def _put_letters(self) -> None:
         if not self._letters:
@@ -219,21 +209,31 @@ class JournalShard:
         for letter, key in zip(self._letters, keys, strict=True):
             _log.error("dead_letter", key=key, reason=letter.reason, shard=letter.shard, at=letter.sequence)
         self._sink.stats.dead_letters += len(self._letters)
-        self._letters = []
+        self._hold(-self._letters_size)
+        self._letters, self._letters_size = [], 0
 
     async def _commit(self, due: list[str]) -> None:
-        """Commit the sessions, `parallel` at once; the first failure ends it once the others are done."""
-        failures: list[Exception] = []
+        """Commit the sessions, `parallel` at once.
+
+        One that fails by itself does not hold up the others; a few failures mean that the store is away.
+
+        Raises:
+            LeaseLostError: before any other failure.
+            StreamjournalError: the first failure.
+        """
+        failures: list[StreamjournalError] = []
         queue = iter(due)
 
         async def work() -> None:
             for session_id in queue:
-                if failures:
-                    return
                 try:
                     await self._commit_one(session_id)
-                except Exception as problem:  # noqa: BLE001  # told below, after the others are done
+                except LeaseLostError as problem:
+                    failures[:0] = [problem] * _ENOUGH_FAILURES
+                except StreamjournalError as problem:
                     failures.append(problem)
+                if len(failures) >= _ENOUGH_FAILURES:
+                    return
 
         if len(due) == 1 or self._sink.parallel == 1:
             await work()
@@ -245,7 +245,7 @@ class JournalShard:
             raise failures[0]
 
     async def _commit_one(self, session_id: str) -> None:
-        pending = self._sessions[session_id]
+        pending = self._backlog.sessions[session_id]
         known = self._heads.get(session_id)
         try:
             done = await self._sink.committer.commit(session_id, pending.items, known, self._still_ours)
@@ -259,7 +259,7 @@ class JournalShard:
             stats.bytes += pending.size
             if done.head is not None:
                 self._remember(session_id, done.head)
-        del self._sessions[session_id]
+        self._backlog.end(session_id)
         self._hold(-pending.size)
 
     async def _park(self, session_id: str, pending: Pending, reason: str) -> None:
@@ -277,6 +277,7 @@ class JournalShard:
             for item in pending.items
         ]
         await self._sink.store.put_dead_letters(letters)
+        self._heads.pop(session_id, None)
         self._sink.stats.dead_letters += len(letters)
         _log.error("session_parked", session=session_id, entries=len(letters), reason=reason)
 
@@ -289,5 +290,5 @@ class JournalShard:
     def discard(self) -> None:
         """Forget everything pending."""
         self._hold(-self._size)
-        self._sessions.clear()
-        self._letters.clear()
+        self._backlog.clear()
+        self._letters, self._letters_size = [], 0

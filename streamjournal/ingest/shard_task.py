@@ -19,7 +19,7 @@ from streamjournal.core.errors import (
     RecordsTrimmedError,
     UnavailableError,
 )
-from streamjournal.core.position import SHARD_END, ShardStart
+from streamjournal.core.position import SHARD_END, TRIM_HORIZON, ShardStart
 from streamjournal.ingest.held_lease import HeldLease
 from streamjournal.ingest.sink import Budget, ShardSink
 from streamjournal.ingest.stats import Stats
@@ -28,6 +28,7 @@ from streamjournal.stream.port import ReadBatch, ShardReader, Stream
 
 _log = structlog.get_logger("streamjournal.ingest")
 _LONGEST_WAIT = 1.0  # seconds in one read, so that a stop is seen soon
+_CLOCK_SKEW_MS = 10_000  # that this machine's clock may be behind the stream's
 _MAX_RECORDS = 200  # per read: at most 200 MiB, and mostly some 10 MB
 
 
@@ -77,6 +78,10 @@ class ShardTask:
         self._started_ms = clock.time_ns() // 1_000_000
         self._next_checkpoint = clock.monotonic()
         self._backoff = Backoff(clock, first=0.2, longest=30.0)
+        self._read_at = clock.monotonic()  # not before
+        self._table_backoff = Backoff(clock, first=0.2, longest=10.0)
+        self._write_at = clock.monotonic()  # the lease table; not before
+        self._from_horizon = lease.row.checkpoint == TRIM_HORIZON
         self._ended = False
         self._caught_up = False
         self.drained = anyio.Event()
@@ -88,6 +93,8 @@ class ShardTask:
             while not self._stop.is_set() and not self._lease.lost.is_set():
                 if not self._ended:
                     reader = await self._read(reader)
+                if self._lease.lost.is_set():
+                    break
                 await self._sink.flush(everything=self._ended or self._budget.full)
                 await self._note_progress()
                 if self._ended and not self._sink.pending and await self._checkpoint(SHARD_END):
@@ -116,31 +123,47 @@ class ShardTask:
             return reader
         pause = self._sink.pause()
         wait = _LONGEST_WAIT if pause is None else min(pause, _LONGEST_WAIT)
+        not_yet = self._read_at - self._clock.monotonic()
+        if not_yet > 0:  # the stream is away; what is due goes on being flushed
+            await self._wait(min(wait, not_yet))
+            return reader
         try:
             batch = await self._next(reader, wait)
         except RecordsTrimmedError as problem:
-            _log.error("records_trimmed", shard=self._shard_id, problem=str(problem))
-            await reader.aclose()
-            return self._stream.reader(self._shard_id, ShardStart("TRIM_HORIZON"))
+            return await self._after_gap(reader, problem)
         except (UnavailableError, NotConfiguredError) as problem:
-            wait = self._backoff.failed()
-            self._trouble.failed(f"shard {self._shard_id}", problem)
-            _log.warning("read_failed", shard=self._shard_id, problem=str(problem), retry_in_s=round(wait, 1))
-            await self._wait(wait)
+            self._failed_to_read(problem)
             return reader
         self._backoff.worked()
         self._trouble.worked(f"shard {self._shard_id}")
         self._sink.take(batch.records)
         self._stats.lag_ms[self._shard_id] = batch.behind_ms
         self._ended = batch.ended
-        self._caught_up = self._caught_up or self._reached_start(batch)
+        self._caught_up = self._caught_up or reached_start(batch, self._started_ms)
         return reader
 
-    def _reached_start(self, batch: ReadBatch) -> bool:
-        """Whether everything that was on the shard when the task started has been read."""
-        if batch.ended or (not batch.records and batch.behind_ms == 0):
-            return True
-        return bool(batch.records) and batch.records[-1].arrival_ms > self._started_ms
+    async def _after_gap(self, reader: ShardReader, problem: RecordsTrimmedError) -> ShardReader:
+        """Go on at the oldest record; a shard that cannot be read from there either has expired."""
+        try:
+            if self._from_horizon and not any(s.id == self._shard_id for s in await self._stream.shards()):
+                _log.warning("shard_expired", shard=self._shard_id)
+                self._ended = True
+                return reader
+        except (UnavailableError, NotConfiguredError) as away:
+            self._failed_to_read(away)
+            return reader
+        _log.error("records_trimmed", shard=self._shard_id, problem=str(problem))
+        if self._from_horizon:  # trimmed while we were reading, or still listed: not in a tight loop
+            self._read_at = self._clock.monotonic() + self._backoff.failed()
+        self._from_horizon = True
+        await reader.aclose()
+        return self._stream.reader(self._shard_id, ShardStart("TRIM_HORIZON"))
+
+    def _failed_to_read(self, problem: Exception) -> None:
+        wait = self._backoff.failed()
+        self._read_at = self._clock.monotonic() + wait
+        self._trouble.failed(f"shard {self._shard_id}", problem)
+        _log.warning("read_failed", shard=self._shard_id, problem=str(problem), retry_in_s=round(wait, 1))
 
     async def _next(self, reader: ShardReader, wait: float) -> ReadBatch:
         """Read, but let a stop or a lost lease end the waiting for records that may never come."""
@@ -168,12 +191,19 @@ class ShardTask:
         sequence = sequence or self._sink.durable()
         if sequence is None:
             return not self._sink.pending
+        if self._clock.monotonic() < self._write_at:
+            return False
         try:
             await self._lease.checkpoint(sequence)
-        except UnavailableError as problem:
+        except (UnavailableError, NotConfiguredError) as problem:
+            wait = self._table_backoff.failed()
+            self._write_at = self._clock.monotonic() + wait
             self._trouble.failed(f"lease {self._shard_id}", problem)
-            _log.warning("checkpoint_failed", shard=self._shard_id, problem=str(problem))
+            _log.warning(
+                "checkpoint_failed", shard=self._shard_id, problem=str(problem), retry_in_s=round(wait, 1)
+            )
             return False
+        self._table_backoff.worked()
         self._trouble.worked(f"lease {self._shard_id}")
         return True
 
@@ -181,6 +211,21 @@ class ShardTask:
         """Flush everything and write the checkpoint, as often as it takes (the caller sets a limit)."""
         while True:
             await self._sink.flush(everything=True)
-            if not self._sink.pending and await self._checkpoint():
+            if await self._checkpoint() and not self._sink.pending:
                 return
-            await anyio.sleep(self._sink.pause() or 0.2)
+            await anyio.sleep(max(self._sink.pause() or 0.0, 0.05))
+
+
+def reached_start(batch: ReadBatch, started_ms: int) -> bool:
+    """Whether everything that was on a shard when somebody started has been read.
+
+    A busy shard never gets quiet; there a record that came later tells. Its time is the stream's, and
+    the start's is ours, so either the reader is at the shard's end by the stream's own word too, or the
+    record is later by more than clocks differ.
+    """
+    if batch.ended:
+        return True
+    if not batch.records:
+        return batch.behind_ms == 0
+    later_ms = batch.records[-1].arrival_ms - started_ms
+    return (later_ms > 0 and batch.behind_ms == 0) or later_ms > _CLOCK_SKEW_MS

@@ -15,11 +15,16 @@ from anyio.abc import TaskGroup
 
 from streamjournal.core.backoff import Backoff
 from streamjournal.core.clock import Clock
-from streamjournal.core.errors import LeaseLostError, NotConfiguredError, UnavailableError
+from streamjournal.core.errors import (
+    LeaseLostError,
+    NotConfiguredError,
+    RecordsTrimmedError,
+    UnavailableError,
+)
 from streamjournal.core.position import SHARD_END, ShardStart, StreamIdentity
 from streamjournal.core.settings import Settings
 from streamjournal.ingest.held_lease import HeldLease
-from streamjournal.ingest.shard_task import Outcome, ShardTask
+from streamjournal.ingest.shard_task import Outcome, ShardTask, reached_start
 from streamjournal.ingest.sink import Budget, Sink
 from streamjournal.ingest.stats import Stats
 from streamjournal.ingest.trouble import Trouble
@@ -28,6 +33,7 @@ from streamjournal.stream.port import Shard, Stream
 
 _log = structlog.get_logger("streamjournal.ingest")
 _GRACE = 8.0  # seconds that a stop leaves for flushing; the process has 10
+_RELEASE_SECONDS = 1.0
 _DRAIN_PATIENCE = 10.0  # seconds that a drain waits for what does not answer
 _TRIM_EVERY = 60.0
 
@@ -75,11 +81,13 @@ class Worker:
         self._stop = anyio.Event()
         self._seen: dict[str, Seen] = {}
         self._tasks: dict[str, ShardTask] = {}
+        self._held: dict[str, HeldLease] = {}
         self._elsewhere: dict[str, str | None] = {}  # drain: shard -> last sequence number, of others' shards
         self._drained: set[str] = set()
         self._checkpoints: dict[str, str] = {}
         self._next_trim = 0.0
         self._identity = StreamIdentity("", "")
+        self._looked = False  # a round went through, so the shards are known
         self._gave_up: Exception | None = None
 
     def stop(self) -> None:
@@ -97,18 +105,25 @@ class Worker:
             async with anyio.create_task_group() as tasks:
                 await self._supervise(tasks)
             outer.cancel_scope.cancel()
+        await self._release_rest()
         if self._gave_up is not None:
             raise self._gave_up
+
+    async def _release_rest(self) -> None:
+        """Let go what tasks that were cut short still hold, so that the next worker need not wait."""
+        with anyio.move_on_after(_RELEASE_SECONDS):
+            for held in list(self._held.values()):
+                await self._release(held)
 
     async def _supervise(self, tasks: TaskGroup) -> None:
         """Round after round until stopped; what does not answer makes the rounds rarer."""
         interval = min(self._settings.lease_seconds / 5, 2.0)
-        backoff = Backoff(self._clock, first=0.2, longest=30.0)
+        backoff = Backoff(self._clock, first=0.2, longest=1.0 if self._drain else 30.0)
         while not self._stop.is_set():
             wait = interval
             try:
                 await self._round(tasks)
-            except (UnavailableError, NotConfiguredError) as problem:
+            except (UnavailableError, NotConfiguredError, RecordsTrimmedError) as problem:
                 wait = backoff.failed()
                 self._trouble.failed("worker", problem)
                 _log.warning("not_reachable", problem=str(problem), retry_in_s=round(wait, 1))
@@ -135,13 +150,9 @@ class Worker:
             if self._gave_up is not None:
                 tasks.cancel_scope.cancel()
             self._drained |= {shard for shard, task in self._tasks.items() if task.drained.is_set()}
-            if self._identity.arn and self._drained >= self._wanted:
+            if self._looked and self._drained >= self._checkpoints.keys():
                 self.stop()
             await anyio.sleep(0.02)
-
-    @property
-    def _wanted(self) -> set[str]:
-        return set(self._checkpoints)
 
     async def _round(self, tasks: TaskGroup) -> None:
         """Look at shards and leases once, and take what is free."""
@@ -160,6 +171,7 @@ class Worker:
                     await self._take(row, tasks)
                 elif self._drain:
                     await self._watch(row)
+        self._looked = True
         await self._trim()
 
     async def _rows_of(self, shards: Iterable[Shard]) -> dict[str, Lease]:
@@ -185,12 +197,15 @@ class Worker:
         return all(rows[p].checkpoint == SHARD_END for p in shard.parents if p in self._checkpoints)
 
     def _is_free(self, row: Lease) -> bool:
-        """Whether nobody holds the lease, or its owner has given no sign of life for too long."""
+        """Whether nobody holds the lease, or its owner has given no sign of life for too long.
+
+        What is ours without a task was taken by a write whose answer got lost, or not released by one.
+        """
         now = self._clock.monotonic()
         seen = self._seen.get(row.key)
         if seen is None or (seen.counter, seen.owner) != (row.counter, row.owner):
             self._seen[row.key] = seen = Seen(row.counter, row.owner, now)
-        return row.owner is None or now - seen.since >= self._settings.lease_seconds
+        return row.owner in (None, self.name) or now - seen.since >= self._settings.lease_seconds
 
     async def _take(self, row: Lease, tasks: TaskGroup) -> None:
         try:
@@ -213,6 +228,7 @@ class Worker:
             stop=self._stop,
         )
         self._tasks[row.key] = task
+        self._held[row.key] = held
         self._stats.shards = len(self._tasks)
         _log.info("lease_taken", shard=row.key, checkpoint=row.checkpoint, from_worker=row.owner)
         tasks.start_soon(self._work, row.key, task, held, name=f"shard {row.key}")
@@ -227,16 +243,19 @@ class Worker:
                 self._drained.add(shard_id)
             if outcome is not Outcome.LOST:
                 await self._release(held)
+            del self._held[shard_id]  # not in `finally`: who is cut short releases at the end of the run
             _log.info("shard_done", shard=shard_id, outcome=outcome.value, checkpoint=held.row.checkpoint)
         finally:
             self._tasks.pop(shard_id, None)
             self._stats.shards = len(self._tasks)
             self._stats.lag_ms.pop(shard_id, None)
+            for what in ("shard", "lease", "store for"):
+                self._trouble.worked(f"{what} {shard_id}")
 
     async def _release(self, held: HeldLease) -> None:
         try:
             await held.release()
-        except (LeaseLostError, UnavailableError) as problem:
+        except (LeaseLostError, UnavailableError, NotConfiguredError) as problem:
             _log.warning("release_failed", shard=held.row.key, problem=str(problem))
 
     async def _watch(self, row: Lease) -> None:
@@ -249,17 +268,25 @@ class Worker:
 
     async def _last_sequence(self, row: Lease) -> str | None:
         """The newest sequence number on a shard after its checkpoint, None if there is none."""
-        reader = self._stream.reader(row.key, ShardStart.after(row.checkpoint))
+        try:
+            return await self._last_after(row.key, ShardStart.after(row.checkpoint))
+        except RecordsTrimmedError:
+            return await self._last_after(row.key, ShardStart("TRIM_HORIZON"))
+
+    async def _last_after(self, shard_id: str, start: ShardStart) -> str | None:
+        started_ms = self._clock.time_ns() // 1_000_000
+        reader = self._stream.reader(shard_id, start)
         last: str | None = None
         try:
             while True:
                 batch = await reader.next()
                 if batch.records:
                     last = batch.records[-1].sequence
-                if batch.ended or (not batch.records and batch.behind_ms == 0):
+                if reached_start(batch, started_ms):
                     return last
         finally:
-            await reader.aclose()
+            with anyio.move_on_after(1, shield=True):
+                await reader.aclose()
 
     async def _trim(self) -> None:
         now = self._clock.monotonic()

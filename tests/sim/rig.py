@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import anyio
 import trio
 
 from streamjournal.core.clock import Clock, format_timestamp
 from streamjournal.core.entry import Draft, decode_envelope, encode_draft, split_id
+from streamjournal.core.position import TRIM_HORIZON
 from streamjournal.core.settings import Settings
 from streamjournal.ingest.service import WorkerService
 from streamjournal.ingest.worker import Worker
@@ -67,7 +69,6 @@ class Rig:
         self.faulty_stream = FaultyStream(self.stream, self.faults)
         self.faulty_store = FaultyStore(self.store, self.faults)
         self.faulty_leases = FaultyLeases(self.leases, self.faults)
-        self.workers: list[Worker] = []
         self.services: list[WorkerService] = []
 
     async def put(self, session_id: str, *numbers: int, writer: str = WRITER, **fields: Any) -> Accepted:
@@ -85,13 +86,19 @@ class Rig:
         assert isinstance(accepted, Accepted)
         return accepted
 
-    async def work(self, *, drain: bool = False, settings: Settings | None = None) -> None:
+    async def work(
+        self,
+        *,
+        drain: bool = False,
+        settings: Settings | None = None,
+        on_start: Callable[[Worker], None] | None = None,
+    ) -> None:
         """Run a worker over the faulty adapters, to its end."""
         service = WorkerService(
             self.faulty_stream, self.faulty_store, self.faulty_leases, settings or self.settings, self.clock
         )
         self.services.append(service)
-        await service.run(drain=drain, on_start=self.workers.append)
+        await service.run(drain=drain, on_start=on_start)
 
     async def drain(self) -> None:
         """Bring everything on the stream to the journals."""
@@ -113,8 +120,41 @@ class Rig:
 
     def checkpoint(self, shard: int = 0) -> str:
         """A shard's checkpoint as the lease table has it."""
-        rows = {row.key: row for row in self.leases._rows.values()}
-        return rows[f"shardId-{shard:012d}"].checkpoint
+        row = self.leases._rows.get(f"shardId-{shard:012d}")
+        return TRIM_HORIZON if row is None else row.checkpoint
+
+
+class Running:
+    """A worker in a task of its own; `kill` ends it as a crash does, `stop` as a signal does."""
+
+    def __init__(self, rig: Rig, settings: Settings | None = None) -> None:
+        self.rig = rig
+        self.settings = settings
+        self.scope = anyio.CancelScope()
+        self.ended = anyio.Event()
+        self.worker: Worker | None = None
+
+    async def run(self) -> None:
+        """The task."""
+        with self.scope:
+            await self.rig.work(settings=self.settings, on_start=self._note)
+        self.ended.set()
+
+    def _note(self, worker: Worker) -> None:
+        self.worker = worker
+
+    async def stop(self) -> float:
+        """Stop, and give the seconds that it took."""
+        began = trio.current_time()
+        assert self.worker is not None
+        self.worker.stop()
+        await self.ended.wait()
+        return trio.current_time() - began
+
+    async def kill(self) -> None:
+        """End it in the middle of whatever it does."""
+        self.scope.cancel()
+        await self.ended.wait()
 
 
 async def check_journals(store: MemoryStore) -> None:
