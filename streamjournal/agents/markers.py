@@ -15,9 +15,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from streamjournal.core.entry import UNDECODABLE
+
 BEGIN: Final = "===JOURNAL_ENTRY==="
 END: Final = "===JOURNAL_END==="
-_BLOCK: Final = re.compile(rf"{BEGIN}\r?\n?(.*?)\r?\n?{END}\r?\n?", re.DOTALL)
+_BLOCK: Final = re.compile(rf"{BEGIN}((?:(?!{BEGIN}).)*?){END}\r?\n?", re.DOTALL)  # no block holds another
 
 
 class Extracted(NamedTuple):
@@ -42,7 +44,7 @@ def extract(output: str) -> Extracted:
     def take(match: re.Match[str]) -> str:
         try:
             entry = msgspec.json.decode(match[1].strip())
-        except msgspec.DecodeError as problem:
+        except (*UNDECODABLE, UnicodeEncodeError) as problem:
             malformed.append(f"no JSON: {problem}")
             return match[0]
         if not isinstance(entry, dict):
@@ -52,6 +54,6 @@ def extract(output: str) -> Extracted:
         return ""
 
     rest = _BLOCK.sub(take, output)
-    if BEGIN in rest and not malformed:
-        malformed.append("a block without its end")
+    unended = rest.count(BEGIN) - len(malformed)
+    malformed += ["a block without its end"] * unended
     return Extracted(rest, entries, malformed)

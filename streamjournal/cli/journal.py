@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,11 +22,9 @@ from streamjournal.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from streamjournal.client.base import Tests
     from streamjournal.read.merged import Missing
-    from streamjournal.read.results import SyncTail
+    from streamjournal.read.results import AsyncTail
 
 _LOOK = 0.2  # seconds between two looks at what a tail misses
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|w)")
@@ -115,54 +113,57 @@ def tail(
     ] = False,
 ) -> None:
     """Print entries as they come, of a session or of all. Ctrl-C ends it."""
-    from streamjournal.client import Journal
+    import anyio
+
+    from streamjournal.client import AsyncJournal
 
     printer = EntryPrinter(output, with_session=session is None)
-    with Journal() as journal:
-        opened = journal.tail(
-            session,
-            history=number,
-            after=after_cursor,
-            follow=follow,
-            **_tests(since, until, types, tool, level, grep),
-        )
-        with opened as entries, _telling(entries):
-            try:
-                for entry in entries:
-                    printer([entry])
-                    if output is not Format.table:
-                        flush()
-            except KeyboardInterrupt:
-                pass  # how a tail ends
-            printer.finish()
-        if show_cursor:
-            notice(f"cursor: {entries.cursor}")
+    tests = _tests(since, until, types, tool, level, grep)
+
+    async def run() -> AsyncTail:
+        async with AsyncJournal() as journal:
+            opened = journal.tail(session, history=number, after=after_cursor, follow=follow, **tests)
+            async with opened as entries:
+                await _follow(entries, printer, at_once=output is not Format.table)
+            return entries
+
+    entries = anyio.run(run)
+    printer.finish()
+    if show_cursor:
+        notice(f"cursor: {entries.cursor}")
     if not follow:
         raise typer.Exit(exit_code(printer.count, entries.missing))
 
 
-@contextmanager
-def _telling(entries: SyncTail) -> Iterator[None]:
-    """Say what a tail misses when it happens, since the next entry may be long in coming."""
-    from threading import Event, Thread
+async def _follow(entries: AsyncTail, printer: EntryPrinter, *, at_once: bool) -> None:
+    """Print a tail's entries until it ends, or Ctrl-C; and what it misses, when that happens."""
+    import anyio
 
-    ended = Event()
+    told: set[Missing] = set()
 
-    def watch() -> None:
-        told: set[Missing] = set()
-        last = False
-        while not last:
-            last = ended.wait(_LOOK)
-            tell_missing(news := [one for one in entries.missing if one not in told])
-            told.update(news)
+    def tell() -> None:
+        tell_missing(news := [one for one in entries.missing if one not in told])
+        told.update(news)
 
-    thread = Thread(target=watch, name="tell what is missing", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    async def end_on_signal() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                tasks.cancel_scope.cancel()
+
+    async def keep_telling() -> None:
+        while True:  # the next entry may be long in coming
+            tell()
+            await anyio.sleep(_LOOK)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(end_on_signal)
+        tasks.start_soon(keep_telling)
+        async for entry in entries:
+            printer([entry])
+            if at_once:
+                flush()
+        tasks.cancel_scope.cancel()
+    tell()
 
 
 def sessions(

@@ -69,9 +69,6 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # `streamjournal read … | head`: the reader has what it wants
-        sys.stderr.close()
-        sys.exit(0)
     except BaseExceptionGroup as group:
         sys.exit(_exit_code(_first(group)))
     except StreamjournalError as problem:
@@ -88,10 +85,12 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
             todo += error.exceptions
         else:
             leaves.append(error)
-    return next((error for error in leaves if isinstance(error, StreamjournalError)), leaves[0])
+    return next((error for error in leaves if isinstance(error, StreamjournalError | typer.Exit)), leaves[0])
 
 
 def _exit_code(problem: BaseException) -> int:
+    if isinstance(problem, typer.Exit):
+        return problem.exit_code
     if not isinstance(problem, StreamjournalError):
         raise problem
     notice(f"streamjournal: {problem}", error=True)

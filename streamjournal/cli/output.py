@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from streamjournal.core.entry import Entry
@@ -56,12 +59,24 @@ def put_json(value: Any) -> None:
 def put(line: bytes | str) -> None:
     """One line on stdout, as UTF-8 whatever the locale says."""
     data = line if isinstance(line, bytes) else line.encode("utf-8", "replace")
-    sys.stdout.buffer.write(data + b"\n")
+    with _reader_may_leave():
+        sys.stdout.buffer.write(data + b"\n")
 
 
 def flush() -> None:
     """Hand what was put to whoever reads stdout."""
-    sys.stdout.buffer.flush()
+    with _reader_may_leave():
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End the command, done, when whoever read stdout has what he wants: `streamjournal read … | head`."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes there at exit
+        raise typer.Exit(0) from None
 
 
 class EntryPrinter:

@@ -110,8 +110,8 @@ class AsyncJournal(JournalBase):
         )
 
         async def prepare() -> None:
-            if self._own(session_id).pending and not journal_only:
-                await self.flush(_OWN_FLUSH_SECONDS)
+            if not journal_only:
+                await self._send_own(session_id)
 
         return AsyncRead(merged, access, prepare)
 
@@ -145,6 +145,7 @@ class AsyncJournal(JournalBase):
             resume=Cursor.parse(after, session_id=session_id) if after else None,
             follow=follow,
         )
+        await self._send_own(session_id)
         async with tail:
             yield AsyncTail(tail, access)
 
@@ -157,7 +158,14 @@ class AsyncJournal(JournalBase):
         Raises:
             StoreUnavailableError, NotConfiguredError: the journals cannot be listed.
         """
-        return await list_sessions(self._reach(), self._heads, limit=limit)
+        access = self._reach()
+        await self._send_own(None)
+        return await list_sessions(access, self._heads, limit=limit)
+
+    async def _send_own(self, session_id: str | None) -> None:
+        """Have what this process wrote (to a session, or at all) on the stream before that is read."""
+        if self._own(session_id).pending if session_id is not None else self.delivery.pending:
+            await self.flush(_OWN_FLUSH_SECONDS)
 
     async def flush(self, timeout: float | None = None) -> Delivery:
         """Bring what is pending to the stream, and say what became of everything emitted so far.

@@ -7,10 +7,15 @@ exit: a portal that nobody closed hangs the exit. This thread is a daemon.
 from __future__ import annotations
 
 import threading
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
+
+T = TypeVar("T")
+_UNWINDING = 5.0  # seconds that an interrupted call may take to end
 
 
 class LoopThread:
@@ -39,6 +44,33 @@ class LoopThread:
                 ready.wait()
             assert self._portal is not None
             return self._portal
+
+    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run an async function on the loop, and wait for its result.
+
+        If the waiting itself is interrupted (Ctrl-C), the function is cancelled, and has ended when this
+        raises: whoever cleans up afterwards finds nothing running.
+        """
+        ended = threading.Event()
+
+        async def run() -> T:
+            try:
+                return await function()
+            finally:
+                ended.set()
+
+        future = self.portal().start_task_soon(run)
+        try:
+            return future.result()
+        except BaseException:
+            if future.cancel():
+                ended.wait(_UNWINDING)
+            raise
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is on the loop's own thread, where waiting for it would never end."""
+        return threading.current_thread() is self._thread
 
     async def _main(self, ready: threading.Event) -> None:
         async with BlockingPortal() as portal:

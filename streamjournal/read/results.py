@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Self
 
 from streamjournal.core.entry import Entry
@@ -25,7 +25,7 @@ class AsyncRead:
         self._access = access
         self._prepare = prepare
 
-    async def blocks(self) -> AsyncIterator[list[Entry]]:
+    async def blocks(self) -> AsyncGenerator[list[Entry], None]:
         """The entries in lists, as they were read: fewer async steps for many entries."""
         await self._prepare()
         store, session_id, missing = self._access.store, self._merged.session_id, self._merged.missing
@@ -103,14 +103,17 @@ class Read:
 
     def blocks(self) -> Iterator[list[Entry]]:
         """The entries in lists, as they were read."""
-        portal = self._loop.portal()
         blocks = self._read.blocks()
 
         async def step() -> list[Entry] | None:
             return await anext(blocks, None)
 
-        while (block := portal.call(step)) is not None:
-            yield block
+        try:
+            while (block := self._loop.call(step)) is not None:
+                yield block
+        finally:  # also when left half-way
+            if self._loop.running and not self._loop.is_current:  # the garbage collector may run us there
+                self._loop.call(blocks.aclose)
 
     def __iter__(self) -> Iterator[Entry]:
         for block in self.blocks():
@@ -147,7 +150,7 @@ class SyncTail:
         return self
 
     def __next__(self) -> Entry:
-        entry = self._loop.portal().call(self._step)
+        entry = self._loop.call(self._step)
         if entry is None:
             raise StopIteration
         return entry
