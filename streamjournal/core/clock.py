@@ -36,7 +36,12 @@ class Clock:
 
     def draw_id(self, length: int = 10) -> str:
         """A random id of lower-case letters and digits (10 of them: 51.7 bits)."""
-        return "".join(self.rng.choices(_ALPHABET, k=length))
+        rest = self.rng.randrange(36**length)  # one draw: the system's source costs a call for each
+        letters = []
+        for _ in range(length):
+            rest, digit = divmod(rest, 36)
+            letters.append(_ALPHABET[digit])
+        return "".join(letters)
 
     def jitter(self, seconds: float) -> float:
         """A wait between half of `seconds` and all of it, so that peers do not retry in step."""
