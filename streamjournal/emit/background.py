@@ -30,6 +30,7 @@ from streamjournal.emit.wakeup import Wakeup
 from streamjournal.store.port import Store
 from streamjournal.stream.port import Stream
 
+_START_SECONDS = 5.0  # that a fork waits for a thread to start
 _CANCEL_SECONDS = 2.0  # that the adapters get to close
 
 _log = logging.getLogger("streamjournal.emit")
@@ -80,7 +81,9 @@ class BackgroundSender:
         self._wakeup.set()
 
     def _hurry(self) -> None:
-        if self._sender is not None:
+        if self._thread is None:
+            self._wake()
+        elif self._sender is not None:
             self._sender.hurry()
 
     def _start(self) -> None:
@@ -92,7 +95,8 @@ class BackgroundSender:
                 self._thread.start()
             except BaseException as problem:
                 if self._thread.ident is None:
-                    self._thread = None  # so that the next entry tries again
+                    self._thread = None
+                    self.emitter.awake = False  # so that the next entry, or whoever waits, tries again
                 if not isinstance(problem, RuntimeError):
                     raise
                 # No thread can be started any more, because the interpreter exits, or none now: emit
@@ -158,7 +162,10 @@ class BackgroundSender:
     def begin_flush(self, done: Callable[[], None]) -> bool:
         """Like `flush`, but `done` is called from the sender's thread; False if nothing is pending."""
         emitter = self.emitter
-        if self._thread is None or emitter.accepted == emitter.account.settled:
+        if emitter.accepted == emitter.account.settled:
+            return False
+        self._hurry()
+        if self._thread is None:
             return False
         self._ready.wait()
         sender = self._sender
@@ -195,6 +202,8 @@ class BackgroundSender:
 
     def _finish(self, timeout: float | None) -> None:
         """Stop the sender once it has sent everything, and give the spool up."""
+        if self._thread is None and self.emitter.ready:
+            self._wake()  # it could not be started before
         if self._thread is not None:
             self._stop(timeout)
         spool = self.emitter.spool
@@ -232,10 +241,22 @@ class BackgroundSender:
             what = "they are in the spool, and the next start or `streamjournal recover` sends them"
         _log.warning("%d entries were not acknowledged before %s; %s", pending, before, what)
 
+    def before_fork(self) -> None:
+        """Wait until the thread has started: it imports modules, and a child that is forked meanwhile
+        would have them half-imported for ever.
+        """
+        if self._thread is not None:
+            self._ready.wait(_START_SECONDS)
+
     def after_fork(self) -> None:
         """In a forked child: no thread runs here, and nothing of the parent's is ours."""
         self._reset()
         self.emitter.after_fork()
+
+
+def _before_fork() -> None:
+    for background in list(_all):
+        background.before_fork()
 
 
 def _after_fork_in_child() -> None:
@@ -258,7 +279,7 @@ def _register() -> None:
     register = getattr(threading, "_register_atexit", atexit.register)
     register(_flush_at_exit)
     atexit.register(_close_at_exit)  # registered early, so it runs after other people's handlers
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
 _register()

@@ -9,11 +9,9 @@ entry is either accepted as a whole or not at all, and no number is given twice.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from streamjournal.core.clock import Clock, format_second
@@ -22,13 +20,14 @@ from streamjournal.core.errors import BufferFullError, ClosedJournalError
 from streamjournal.core.foreign import Foreign
 from streamjournal.core.jsonable import encode_details, is_encodable
 from streamjournal.core.settings import Settings
+from streamjournal.emit.incarnation import Incarnation
+from streamjournal.emit.line import Line, line_of
 from streamjournal.emit.outbox import Account, Outbox
-from streamjournal.emit.overflow import Drops, Line
+from streamjournal.emit.overflow import Drops
 from streamjournal.emit.receipt import Delivery, Receipt
 from streamjournal.emit.sessions import Sessions
 from streamjournal.emit.spool import Segment, Spool
 
-_CLOCK_STEP = 2_000_000_000  # ns that wall and monotonic time may drift apart within a run
 _AGENT = "agent"
 
 _MILLIS = [f".{n:03d}" for n in range(1000)]  # formatting six digits takes longer than two lookups
@@ -74,8 +73,7 @@ class Emitter:
         self._second_ns = -1_000_000_000  # of no second, so that the first entry begins one
         self._second_text = ""
         self._segment: Segment | None = None  # for the next frame; None makes the next emit go the long way
-        self._pid = os.getpid()
-        self._drift = self._read_drift()
+        self._incarnation = Incarnation(self._clock)
         self.room = threading.Event()  # set by the sender when bytes were released
         self.ready: deque[Outbox] = deque()  # outboxes for the sender to look at
         self.awake = False  # the sender has been told, and has not looked yet
@@ -145,7 +143,7 @@ class Emitter:
                     self._inside = False
                     if self._aside:
                         self._accept_aside()
-        return self._accept(outbox, _line_of(draft))
+        return self._accept(outbox, line_of(draft))
 
     def emit_foreign(self, foreign: Foreign) -> Receipt:
         """Accept a line of somebody else's under an id of ours, keeping what it says as it says it."""
@@ -329,23 +327,14 @@ class Emitter:
         return (ns - self._second_ns) // 1000
 
     def _begin_second(self, ns: int) -> None:
-        """Once a second: the timestamp's first part, and whether this is another process by now.
-
-        A fork that Python's hooks did not see, or a restored snapshot of the machine (wall time jumps
-        against monotonic time), must not go on with this writer's numbers: somebody else has them too.
-        """
-        if os.getpid() != self._pid:
+        """Once a second: the timestamp's first part, and whether this is another process by now."""
+        if self._incarnation.was_forked():
             self._forked()
         second = ns // 1_000_000_000
         self._second_ns = second * 1_000_000_000
         self._second_text = format_second(second)
-        drift = self._read_drift()
-        if abs(drift - self._drift) > _CLOCK_STEP:
-            self._drift = drift
+        if self._incarnation.was_restored():
             self._sessions.retire_all()
-
-    def _read_drift(self) -> int:
-        return self._clock.time_ns() - int(self._clock.monotonic() * 1e9)
 
     def after_fork(self) -> None:
         """In the child: a new writer with a spool, locks and a queue of its own."""
@@ -375,10 +364,14 @@ class Emitter:
         return Delivery(settled - refused, max(0, self.accepted - settled), self._drops.total + refused)
 
     def leave_spool(self) -> None:
-        """Give the spool up, once nobody sends from it; what is emitted after this begins another."""
+        """Give the spool up, once nobody sends from it; what is emitted after this begins another.
+
+        Not if a signal handler that interrupted an emit asks for it: that emit goes on afterwards, and
+        its entry is left to recovery.
+        """
         with self._lock:
-            self._segment = None
-            if self.spool is not None:
+            if self.spool is not None and not self._inside:
+                self._segment = None
                 self.spool.close()
 
     def close(self) -> None:
@@ -387,22 +380,3 @@ class Emitter:
             self.tell_all_dropped(even_if_full=True)
             self.closed = True
             self._segment = None  # so that every emit goes the long way, and learns it there
-
-
-def _line_of(draft: Draft) -> Line:
-    """The draft as something that cannot fail any more. It is encoded here, outside the critical section,
-    because encoding may run the caller's own code.
-    """
-    if type(draft.details) is dict:  # else emit has encoded it already
-        draft.details = encode_details(draft.details)
-    for field in ("session_id", "event_type", "tool_name", "level", "span_id", "parent_id", "source"):
-        value = getattr(draft, field)
-        if isinstance(value, str) and type(value) is not str:  # the encoder takes exactly str
-            setattr(draft, field, str.__str__(value))
-    return partial(_fill_in, draft)
-
-
-def _fill_in(draft: Draft, entry_id: str, timestamp: str) -> bytes:
-    draft.id = entry_id
-    draft.timestamp = timestamp
-    return encode_draft(draft)

@@ -6,16 +6,14 @@ accepted, so it stands in the journal where the gap is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from streamjournal.core.entry import ENTRIES_DROPPED, Draft, encode_draft
 from streamjournal.core.errors import EntryDroppedError
+from streamjournal.emit.line import Line
 from streamjournal.emit.outbox import Outbox
 from streamjournal.emit.receipt import Receipt
-
-Line = Callable[[str, str], bytes]  # (id, timestamp) -> the entry's line
 
 
 class Drops:

@@ -22,6 +22,7 @@ from streamjournal.core.position import Position
 from streamjournal.core.settings import Settings
 from streamjournal.emit.batch import Call, Lane, RecordDraft, details_of, fits_a_record, with_blob
 from streamjournal.emit.emitter import Emitter
+from streamjournal.emit.flushes import Flushes
 from streamjournal.emit.outbox import Outbox
 from streamjournal.emit.wakeup import Wakeup
 from streamjournal.store.port import DeadLetter, Store
@@ -65,7 +66,7 @@ class Sender:
         self._hurried = False
         self._stopping = False
         self._all_due = False
-        self._flushes: list[tuple[int, Callable[[], None]]] = []
+        self._flushes = Flushes()
         self._said_at: float | None = None
 
     def hurry(self) -> None:
@@ -82,14 +83,12 @@ class Sender:
 
     def flush(self, serial: int, done: Callable[[], None]) -> None:
         """Have `done` called once every entry up to the emitter's `serial` is settled. From any thread."""
-        self._flushes.append((serial, done))
+        self._flushes.add(serial, done)
         self._wakeup.set()
 
     def give_up(self) -> None:
         """After `run`: call whoever still waits for a flush. What is pending stays pending."""
-        while self._flushes:
-            _, done = self._flushes.pop()
-            done()
+        self._flushes.give_up()
 
     def add(self, outbox: Outbox) -> None:
         """Send an outbox that no emitter fills (a recovered one). From the sender's own loop."""
@@ -357,9 +356,4 @@ class Sender:
         pending = [lane.outbox.items[0].serial for lane in self._lanes.values() if lane.outbox.items]
         if self._emitter is not None:
             pending += [outbox.items[0].serial for outbox in self._emitter.ready.copy() if outbox.items]
-        oldest = min(pending, default=None)
-        for flush in list(self._flushes):
-            serial, done = flush
-            if oldest is None or oldest > serial:
-                self._flushes.remove(flush)
-                done()
+        self._flushes.finish(min(pending, default=None))

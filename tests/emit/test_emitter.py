@@ -337,7 +337,9 @@ INVALID = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), INVALID, ids=lambda v: repr(v)[:30])
+@pytest.mark.parametrize(
+    ("field", "value"), INVALID, ids=[f"{field}-{i}" for i, (field, _) in enumerate(INVALID)]
+)
 def test_invalid_arguments(emitter, field, value):
     """An argument out of bounds is refused by name; nothing was accepted, and no number taken."""
     for expected in (1, 2):
