@@ -23,7 +23,7 @@ from streamjournal.core.settings import Settings
 from streamjournal.emit.incarnation import Incarnation
 from streamjournal.emit.line import Line, line_of
 from streamjournal.emit.outbox import Account, Outbox
-from streamjournal.emit.overflow import Drops
+from streamjournal.emit.overflow import Drops, Room
 from streamjournal.emit.receipt import Delivery, Receipt
 from streamjournal.emit.sessions import Sessions
 from streamjournal.emit.spool import Segment, Spool
@@ -74,7 +74,7 @@ class Emitter:
         self._second_text = ""
         self._segment: Segment | None = None  # for the next frame; None makes the next emit go the long way
         self._incarnation = Incarnation(self._clock)
-        self.room = threading.Event()  # set by the sender when bytes were released
+        self.room = Room(self._clock, self._settings.block_timeout, self._hurry)
         self.ready: deque[Outbox] = deque()  # outboxes for the sender to look at
         self.awake = False  # the sender has been told, and has not looked yet
         self.accepted = 0
@@ -167,7 +167,7 @@ class Emitter:
         policy = self._settings.overflow
         accepted = self._enter(receipt, line)
         if not accepted and policy == "block":
-            accepted = self._wait_for_room(receipt, line)
+            accepted = self.room.wait(lambda: self._enter(receipt, line))
         if not accepted:
             self._hurry()
             if policy == "raise":
@@ -177,17 +177,6 @@ class Emitter:
         if self.spool is not None:
             self.spool.complain()
         return receipt
-
-    def _wait_for_room(self, receipt: Receipt, line: Line) -> bool:
-        """Try again as room is made, for `block_timeout` seconds."""
-        deadline = self._clock.monotonic() + self._settings.block_timeout
-        while (left := deadline - self._clock.monotonic()) > 0:
-            self._hurry()
-            self.room.clear()
-            if self._enter(receipt, line):  # after the clear, so that no release is missed
-                return True
-            self.room.wait(min(left, 0.1))  # not for longer: another waiting thread may have cleared it
-        return self._enter(receipt, line)
 
     def _enter(self, receipt: Receipt, line: Line) -> bool:
         """Accept an entry, or put it aside; False if the buffer has no room for it."""

@@ -1,4 +1,5 @@
-"""Entries that the overflow policy dropped: counted per session, and told of in its journal.
+"""When the buffer is full: waiting for room, and entries that the overflow policy dropped, counted per
+session and told of in its journal.
 
 The notice (ENTRIES_DROPPED, source `journal`) comes before the next entry of the session that is
 accepted, so it stands in the journal where the gap is.
@@ -6,14 +7,47 @@ accepted, so it stands in the journal where the gap is.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from streamjournal.core.clock import Clock
 from streamjournal.core.entry import ENTRIES_DROPPED, Draft, encode_draft
 from streamjournal.core.errors import EntryDroppedError
 from streamjournal.emit.line import Line
 from streamjournal.emit.outbox import Outbox
 from streamjournal.emit.receipt import Receipt
+
+
+class Room:
+    """Where the policy `block` waits for room in the buffer.
+
+    Args:
+        seconds: that an entry waits at most.
+        hurry: asks the sender not to linger.
+    """
+
+    def __init__(self, clock: Clock, seconds: float, hurry: Callable[[], None]) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._hurry = hurry
+        self._event = threading.Event()
+
+    def made(self) -> None:
+        """Bytes were released. From any thread."""
+        self._event.set()
+
+    def wait(self, try_again: Callable[[], bool]) -> bool:
+        """Try again whenever room was made, until it works or the time is over; whether it worked."""
+        deadline = self._clock.monotonic() + self._seconds
+        while (left := deadline - self._clock.monotonic()) > 0:
+            self._hurry()
+            self._event.clear()
+            if try_again():  # after the clear, so that no release is missed
+                return True
+            self._event.wait(min(left, 0.1))  # not for longer: another waiting thread may have cleared it
+        return try_again()
 
 
 class Drops:

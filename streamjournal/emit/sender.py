@@ -14,18 +14,16 @@ import anyio
 from anyio.abc import TaskGroup
 
 from streamjournal.core.clock import Clock
-from streamjournal.core.errors import (
-    EntryRefusedError,
-    StreamjournalError,
-)
+from streamjournal.core.errors import StreamjournalError
 from streamjournal.core.position import Position
 from streamjournal.core.settings import Settings
-from streamjournal.emit.batch import Call, Lane, RecordDraft, details_of, fits_a_record, with_blob
+from streamjournal.emit.batch import Call, Lane, RecordDraft, fits_a_record
 from streamjournal.emit.emitter import Emitter
 from streamjournal.emit.flushes import Flushes
+from streamjournal.emit.misfits import park, shorten
 from streamjournal.emit.outbox import Outbox
 from streamjournal.emit.wakeup import Wakeup
-from streamjournal.store.port import DeadLetter, Store
+from streamjournal.store.port import Store
 from streamjournal.stream.port import Accepted, Refused, Stream
 
 _log = logging.getLogger("streamjournal.emit")
@@ -259,21 +257,20 @@ class Sender:
     def _release(self, outbox: Outbox, size: int) -> None:
         outbox.account.released_bytes += size
         if self._emitter is not None:
-            self._emitter.room.set()
+            self._emitter.room.made()
 
     async def _shorten(self, draft: RecordDraft) -> None:
         """Bring an entry's details to the store, and a pointer to them into its line."""
-        item = draft.items[0]
+        lane, item = draft.lane, draft.items[0]
         assert item.line is not None
-        name = f"{draft.lane.outbox.prefix}{item.n}"
-        key = await self._store.put_blob(draft.lane.outbox.session_id, name, details_of(item.line))
-        line = with_blob(item.line, key)
-        if not fits_a_record(draft.lane.outbox.session_id, line):
-            await self._park(draft.lane, "the entry is over the record limit even without its details")
+        line = await shorten(self._store, item, item.line)
+        if lane.withdrawn:
             return
-        if not draft.lane.withdrawn:
-            self._release(draft.lane.outbox, len(item.line) - len(line))
-            item.line = line
+        if not fits_a_record(lane.outbox.session_id, line):
+            await self._park(lane, "the entry is over the record limit even without its details")
+            return
+        self._release(lane.outbox, len(item.line) - len(line))
+        item.line = line
 
     def _failed(self, call: Call, problem: Exception) -> None:
         """Nothing is known to have been taken: everything stays, and is due again later."""
@@ -310,19 +307,13 @@ class Sender:
         outbox = lane.outbox
         item = outbox.items[0]
         assert item.line is not None
-        letter = DeadLetter(
-            self._digest, "unsent", outbox.writer, item.n, outbox.session_id, reason, item.line
-        )
-        keys = await self._store.put_dead_letters([letter])
-        _log.error(
-            "entry %s%d is refused by the stream (%s): dead letter %s", outbox.prefix, item.n, reason, keys[0]
-        )
+        error = await park(self._store, self._digest, item, item.line, reason)
         if lane.withdrawn:
             return
         if item.segment is not None:
             item.segment.acknowledge(item.offset)
         size = len(item.line)
-        item.settle(None, EntryRefusedError(reason, keys[0]))
+        item.settle(None, error)
         outbox.items.popleft()
         outbox.account.settled += 1
         outbox.account.refused += 1

@@ -144,7 +144,7 @@ def test_block_goes_on_when_there_is_room(tmp_path):
     time.sleep(0.02)
     assert receipts == []
     acknowledge_all(emitter)
-    emitter.room.set()
+    emitter.room.made()
     for thread in threads:
         thread.join(5)
     assert sorted(receipt.n for receipt in receipts) == [1, 2, 3, 4]
