@@ -10,7 +10,6 @@ output and emits them itself, so it is the host that says which session and tool
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -19,7 +18,6 @@ from streamjournal.core.entry import UNDECODABLE
 
 BEGIN: Final = "===JOURNAL_ENTRY==="
 END: Final = "===JOURNAL_END==="
-_BLOCK: Final = re.compile(rf"{BEGIN}((?:(?!{BEGIN}).)*?){END}\r?\n?", re.DOTALL)  # no block holds another
 
 
 class Extracted(NamedTuple):
@@ -38,22 +36,45 @@ class Extracted(NamedTuple):
 
 def extract(output: str) -> Extracted:
     """Take the journal blocks out of a program's whole output."""
+    rest: list[str] = []
     entries: list[dict[str, Any]] = []
     malformed: list[str] = []
-
-    def take(match: re.Match[str]) -> str:
+    done = 0
+    while (begin := output.find(BEGIN, done)) >= 0:
+        text = begin + len(BEGIN)
+        end = output.find(END, text, _or_end(output.find(BEGIN, text), output))  # no block holds another
+        after = text if end < 0 else _after_newline(output, end + len(END))
         try:
-            entry = msgspec.json.decode(match[1].strip())
-        except (*UNDECODABLE, UnicodeEncodeError) as problem:
-            malformed.append(f"no JSON: {problem}")
-            return match[0]
-        if not isinstance(entry, dict):
-            malformed.append("JSON, but no object")
-            return match[0]
-        entries.append(entry)
-        return ""
+            entries.append(_entry(output[text:end] if end >= 0 else None))
+        except ValueError as problem:
+            malformed.append(str(problem))
+            rest.append(output[done:after])
+        else:
+            rest.append(output[done:begin])
+        done = after
+    return Extracted("".join(rest) + output[done:], entries, malformed)
 
-    rest = _BLOCK.sub(take, output)
-    unended = rest.count(BEGIN) - len(malformed)
-    malformed += ["a block without its end"] * unended
-    return Extracted(rest, entries, malformed)
+
+def _entry(text: str | None) -> dict[str, Any]:
+    """The object in a block; ValueError says why there is none."""
+    if text is None:
+        raise ValueError("a block without its end")
+    try:
+        entry = msgspec.json.decode(text.strip())
+    except (*UNDECODABLE, UnicodeEncodeError) as problem:
+        raise ValueError(f"no JSON: {problem}") from None
+    if not isinstance(entry, dict):
+        raise ValueError("JSON, but no object")
+    return entry
+
+
+def _or_end(found: int, output: str) -> int:
+    return len(output) if found < 0 else found
+
+
+def _after_newline(output: str, place: int) -> int:
+    """The place after a line's end, if one is here: the markers' own lines go with them."""
+    for newline in ("\r\n", "\n"):
+        if output.startswith(newline, place):
+            return place + len(newline)
+    return place

@@ -142,6 +142,8 @@ class _Waiting(logging.Handler):
 
     def give_up(self) -> int:
         """Say what is left where, and why; the exit code."""
+        self._logger.removeHandler(self)  # closing would say half of this once more
+        self._logger.addHandler(logging.NullHandler())
         left = self._journal.close(0.0).pending
         entries = "1 entry is" if left == 1 else f"{left} entries are"
         notice(f"{self._problem}; {entries} {_whereabouts(self._journal.settings)}", error=True)
