@@ -57,7 +57,7 @@ class CursorError(StreamjournalError, ValueError):
 
 
 class BufferFullError(StreamjournalError):
-    """The emit buffer is full and its policy is to raise (or to block, and the wait timed out)."""
+    """The emit buffer is full and its policy is to raise."""
 
     def __init__(self, buffered: int, bound: int) -> None:
         super().__init__(
