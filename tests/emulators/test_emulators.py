@@ -141,7 +141,7 @@ def test_keeps_connections(aws_emulator: str) -> None:
     address = urlsplit(aws_emulator)
     with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
         for _ in range(2):
-            connection.sendall(b"GET /moto-api/data.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.sendall(b"GET /moto-api/config HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(16).startswith(b"HTTP/1.1 200 ")
             drain(connection)
 
