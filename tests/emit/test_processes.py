@@ -12,10 +12,15 @@ import textwrap
 import threading
 import time
 
+import anyio
 import pytest
 
-from streamjournal import Journal
+from streamjournal import Journal, wiring
+from streamjournal.core.clock import SYSTEM
+from streamjournal.core.entry import decode_entry
+from streamjournal.core.position import ShardStart
 from streamjournal.emit.spool_folder import spool_folders
+from streamjournal.stream.aggregation import split
 
 # Python 3.12 warns of every fork of a process with threads; what happens then is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -48,7 +53,23 @@ def journaled(session_id):
         while len(spool_folders(folder)) > 1 and time.monotonic() < until:
             time.sleep(0.02)
         assert len(spool_folders(folder)) == 1, "a spool was not recovered"
-        return list(journal.read(session_id))
+        return anyio.run(_on_the_stream, journal.settings, session_id)
+
+
+async def _on_the_stream(settings, session_id):
+    stream = wiring.open_stream(settings, SYSTEM)
+    found = []
+    for shard in await stream.shards():
+        reader = stream.reader(shard.id, ShardStart("TRIM_HORIZON"))
+        batch = await reader.next()
+        while batch.records:
+            for record in batch.records:
+                if record.partition_key == session_id:
+                    found += [decode_entry(user.data) for user in split(record.data, session_id)]
+            batch = await reader.next()
+        await reader.aclose()
+    await stream.aclose()
+    return found
 
 
 def busy_journal():
