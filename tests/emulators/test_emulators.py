@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -139,21 +141,14 @@ async def test_aiobotocore(aws_emulator: str, aws_stream: Any, aws_bucket: Any, 
 def test_keeps_connections(aws_emulator: str) -> None:
     """Two requests on one connection are both answered."""
     address = urlsplit(aws_emulator)
-    with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=5)
+    with closing(connection):
+        connection.connect()
+        socket_before = connection.sock
         for _ in range(2):
-            connection.sendall(b"GET /moto-api/config HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert connection.recv(16).startswith(b"HTTP/1.1 200 ")
-            drain(connection)
-
-
-def drain(connection: socket.socket) -> None:
-    """Read until the server has nothing more to say for a moment."""
-    connection.settimeout(0.05)
-    try:
-        while connection.recv(65_536):
-            pass
-    except TimeoutError:
-        connection.settimeout(5)
+            connection.request("GET", "/moto-api/config")
+            assert connection.getresponse().read()
+        assert connection.sock is socket_before
 
 
 def test_stops() -> None:
