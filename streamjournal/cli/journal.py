@@ -23,8 +23,8 @@ from streamjournal.cli.output import (
 
 if TYPE_CHECKING:
     from streamjournal.client.base import Tests
-    from streamjournal.read.merged import Missing
     from streamjournal.read.results import AsyncTail
+    from streamjournal.read.words import Missing
 
 _LOOK = 0.2  # seconds between two looks at what a tail misses
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|w)")

@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from streamjournal.core.entry import Entry
-    from streamjournal.read.merged import Missing
+    from streamjournal.read.words import Missing
 
 EXIT_NOTHING = 1
 EXIT_USAGE = 2

@@ -20,10 +20,11 @@ from streamjournal.core.settings import Settings
 from streamjournal.emit.receipt import Delivery
 from streamjournal.read.cursor import Cursor
 from streamjournal.read.feed import Feeds
-from streamjournal.read.merged import Access, MergedRead
+from streamjournal.read.merged import MergedRead
 from streamjournal.read.results import AsyncRead, AsyncTail
 from streamjournal.read.sessions import HeadCache, SessionList, list_sessions
 from streamjournal.read.tail import Tail
+from streamjournal.read.words import Access
 
 _OWN_FLUSH_SECONDS = 2.0  # a read waits so long for its own process's entries; later ones it adds itself
 CLOSE_SECONDS = 10.0

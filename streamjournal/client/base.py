@@ -14,7 +14,7 @@ from streamjournal.core.settings import Settings, load
 from streamjournal.emit.background import BackgroundSender
 from streamjournal.emit.receipt import Delivery, Receipt
 from streamjournal.read.filters import Filter
-from streamjournal.read.merged import Own
+from streamjournal.read.words import Own
 from streamjournal.store.port import Store
 from streamjournal.stream.port import Stream
 

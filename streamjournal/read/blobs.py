@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from streamjournal.core.entry import Entry, decode_entry
-from streamjournal.read.merged import Missing
+from streamjournal.read.words import Missing
 from streamjournal.store.names import blob_key
 from streamjournal.store.port import Store
 
@@ -16,11 +16,16 @@ from streamjournal.store.port import Store
 async def decode_with_blob(store: Store, line: bytes, session_id: str, missing: list[Missing]) -> Entry:
     """The entry of a line, its details fetched from the store if that is where they are."""
     entry = decode_entry(line, session_id=session_id)
-    if b'"$blob"' in line:
+    if may_have_blob(line):
         pointer = blob_pointer(entry.details)
         if pointer is not None:
-            await _resolve(store, entry, pointer, missing)
+            await _resolve(store, entry, session_id or entry.session_id, pointer, missing)
     return entry
+
+
+def may_have_blob(line: bytes) -> bool:
+    """Whether a line has to be looked at for a blob; cheap, and true for all that have one."""
+    return b'"$blob"' in line
 
 
 def blob_pointer(details: Any) -> dict[str, Any] | None:
@@ -30,8 +35,11 @@ def blob_pointer(details: Any) -> dict[str, Any] | None:
     return None
 
 
-async def _resolve(store: Store, entry: Entry, pointer: dict[str, Any], missing: list[Missing]) -> None:
-    key = blob_key(entry.session_id, entry.id or "")
+async def _resolve(
+    store: Store, entry: Entry, session_id: str, pointer: dict[str, Any], missing: list[Missing]
+) -> None:
+    """Fetch the details of an entry of `session_id`; by that, not by what the line says of itself."""
+    key = blob_key(session_id, entry.id or "")
     if pointer["$blob"] != key:  # whoever writes an entry must not make its reader fetch another object
         missing.append(
             Missing("blob", f"entry {entry.id} points to {pointer['$blob']!r}, which is not its own")

@@ -1,7 +1,7 @@
 """A cursor: an opaque place in a session, to resume a read or a tail after it.
 
-It names the last entry that was given out. If that came out of the journal, its line's end is a
-byte offset, which stays true because journals only grow. If it came from the stream, the journal had
+It names the place after an entry that was given out. If that came out of the journal, its line's end is
+a byte offset, which stays true because journals only grow. If it came from the stream, the journal had
 not got it yet; a resume looks for it in the journal from the old end on, and on the stream after that.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Any
 
 import msgspec
 
@@ -25,7 +26,9 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         generation: of the journal; another one means that the journal was begun anew.
         offset: bytes of the journal that are behind this place for certain.
         last_id: id of the last entry given out, if that came from the stream.
-        shards: shard -> sequence number of the last record given out whole.
+        shards: shard -> sequence number of the last record given out whole (of a session: of the record
+            that the last entry is in).
+        stream: digest of the stream that they are of; in another one they say nothing.
     """
 
     session_id: str | None
@@ -34,6 +37,11 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     last_id: str | None = None
     shards: dict[str, str] = {}
     version: int = _VERSION
+    stream: str = ""
+
+    def at(self, **changes: Any) -> Cursor:
+        """The place with some of it changed."""
+        return msgspec.structs.replace(self, **changes)
 
     def __str__(self) -> str:
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")

@@ -6,10 +6,8 @@ import json
 from collections.abc import Collection
 from datetime import datetime
 
-import msgspec
-
 from streamjournal.core.clock import parse_timestamp
-from streamjournal.core.entry import Envelope, decode_envelope, level_rank
+from streamjournal.core.entry import Envelope, envelope_of, level_rank
 
 
 class Filter:
@@ -22,6 +20,9 @@ class Filter:
         since, until: the timestamp lies in [since, until); an entry whose timestamp names no moment
             passes neither.
         text: is in the line, whatever its case; in a value as well as in a field's name.
+
+    Attributes:
+        passes_all: whether it tests nothing.
     """
 
     def __init__(
@@ -44,12 +45,8 @@ class Filter:
         # As JSON writes it, so that quotes and line breaks in it are found in the line as it stands.
         self._text = json.dumps(text, ensure_ascii=False)[1:-1].lower().encode() if text else None
         self._plain_text = text.lower() if text else ""
-
-    @property
-    def passes_all(self) -> bool:
-        """Whether it tests nothing."""
-        tests = (self._event_types, self._tool, self._rank, self._since, self._until, self._text)
-        return all(test is None for test in tests)
+        tests = (self._event_types, tool, self._rank, since, until, self._text)
+        self.passes_all = all(test is None for test in tests)
 
     def __call__(self, line: bytes) -> bool:
         """Whether the line passes; one that is no entry passes only if there is nothing to test."""
@@ -57,10 +54,8 @@ class Filter:
             return True
         if self._text is not None and not self._has_text(line):
             return False
-        try:
-            return self._passes(decode_envelope(line))
-        except msgspec.MsgspecError:
-            return False
+        envelope = envelope_of(line)
+        return envelope is not None and self._passes(envelope)
 
     def _passes(self, envelope: Envelope) -> bool:
         if self._event_types is not None and envelope.event_type not in self._event_types:
@@ -83,7 +78,12 @@ class Filter:
         if self._text in folded:
             return True
         # Foreign lines may write letters as \u00e9: only then is the line decoded to look again.
-        return b"\\u" in line and self._plain_text in json.dumps(json.loads(line), ensure_ascii=False).lower()
+        if b"\\u" not in line:
+            return False
+        try:
+            return self._plain_text in json.dumps(json.loads(line), ensure_ascii=False).lower()
+        except (ValueError, RecursionError):
+            return False
 
 
 EVERYTHING = Filter()

@@ -10,64 +10,25 @@ stream after the further of the two, until caught up, 4. what the journal has is
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
 
-from streamjournal.core.clock import Clock
-from streamjournal.core.entry import decode_envelope, split_id
+from streamjournal.core.entry import envelope_of, split_id
 from streamjournal.core.errors import NotConfiguredError, UnavailableError
 from streamjournal.core.item import Item
 from streamjournal.core.lines import split_blocks
-from streamjournal.core.position import TRIM_HORIZON, Position
-from streamjournal.leases.port import Leases
 from streamjournal.read.backwards import last_lines
 from streamjournal.read.cursor import Cursor
-from streamjournal.read.feed import Feeds
 from streamjournal.read.filters import EVERYTHING, Filter
 from streamjournal.read.unflushed import Numbered, Scan, StreamState, shards_of, start_in, stream_state
+from streamjournal.read.words import NOTHING_OWN, Access, Block, Missing, Own
 from streamjournal.store.history import read_history
-from streamjournal.store.port import Body, Head, Store
-from streamjournal.stream.port import Stream
+from streamjournal.store.port import Body, Head
+from streamjournal.stream.port import lineage_of
 
 _BLOCK = 500  # entries of the stream given out at once
-
-
-class Missing(NamedTuple):
-    """Something that a read could not include.
-
-    Args:
-        what: `stream` (not readable), `range` (trimmed before anyone read it), `journal` (it was
-            begun anew since the cursor).
-        why: for a person.
-    """
-
-    what: str
-    why: str
-
-
-class Access(NamedTuple):
-    """What a read needs: the adapters, and the process's feeds."""
-
-    stream: Stream
-    store: Store
-    leases: Leases
-    feeds: Feeds
-    clock: Clock
-
-
-class Own(NamedTuple):
-    """What this process knows of its own writing to a session.
-
-    Args:
-        at_least: where its last acknowledged entry is.
-        pending: its lines that the stream may not have.
-    """
-
-    at_least: Position | None
-    pending: list[bytes]
-
-
-NOTHING_OWN = Own(None, [])
+_LONGEST_BLOCK = 10_000  # entries looked at for that
 
 
 class MergedRead:
@@ -77,7 +38,7 @@ class MergedRead:
         last: only the last so many entries that pass.
         resume: only what follows this cursor.
         journal_only: leave the stream out.
-        own: asked after the stream was read.
+        own: asked before anything is read, and again after the stream was.
     """
 
     def __init__(
@@ -95,18 +56,20 @@ class MergedRead:
         self.session_id = session_id
         self._passes = passes
         self._last = last
-        self._resume = resume
         self._journal_only = journal_only
         self._own = own
         self.missing: list[Missing] = []
         self.head: Head | None = None
         self.numbered = Numbered(None)
         self.state: StreamState | None = None
-        self.places: dict[str, str] = {}
         self.finished = False
-        self.block_start = 0  # offset from which on the lines of the block given out last can be found
-        self._offset = 0
-        self._last_id: str | None = None
+        self._resume = resume
+        self._begin_at(resume if resume is not None else Cursor(session_id))
+
+    def _begin_at(self, cursor: Cursor) -> None:
+        self._cursor = cursor  # the place after what has been given out
+        self._sought = cursor.last_id  # came from the stream; what follows it is new, wherever it is now
+        self._behind = dict(cursor.shards)  # unless it was found: these records were given out
 
     @property
     def complete(self) -> bool:
@@ -116,38 +79,51 @@ class MergedRead:
     @property
     def cursor(self) -> Cursor:
         """The place after what has been given out; unacknowledged entries of this process excepted."""
-        meta = self.head.meta if self.head is not None else None
-        generation = meta.generation if meta is not None else None
-        return Cursor(self.session_id, generation, self._offset, self._last_id, dict(self.places))
+        return self._cursor
 
-    async def blocks(self) -> AsyncIterator[list[bytes]]:
-        """The lines that pass, in order, in lists.
+    async def blocks(self) -> AsyncGenerator[Block, None]:
+        """The lines that pass, in order.
 
         Raises:
             StoreUnavailableError, NotConfiguredError: the journal cannot be read.
         """
-        own = self._own()
+        own = self._own()  # before the stream: what it acknowledges from here on is still in this list
         await self._look_at_stream()
-        if self._last is not None and self._resume is None:
-            yield await self._last_lines(own)
-        elif self._last is not None:
-            newest: deque[bytes] = deque(maxlen=self._last)
-            async for block in self._everything(own):
-                newest.extend(block)
-            yield list(newest)
+        if self._last is not None:
+            yield await self._newest(self._last, own)
         else:
-            async for block in self._everything(own):
-                yield block
-        pending = self._unacknowledged()
-        if pending:
-            yield pending
+            async with aclosing(self._everything(own)) as blocks:
+                async for block in blocks:
+                    yield block
         self.finished = True
 
-    async def _everything(self, own: Own) -> AsyncIterator[list[bytes]]:
-        async for block in self._journal():
-            yield block
-        async for block in self._unflushed(own):
-            yield block
+    async def _everything(self, own: Own) -> AsyncGenerator[Block, None]:
+        for part in (self._journal(), self._after_journal(own)):
+            async with aclosing(part) as blocks:
+                async for block in blocks:
+                    yield block
+
+    async def _newest(self, count: int, own: Own) -> Block:
+        """The last lines in one block; without a cursor the journal is read from its end."""
+        found: deque[tuple[bytes, Callable[[], Cursor]]] = deque(maxlen=count)
+        from_end = self._resume is None
+        head = await self._access.store.head(self.session_id) if from_end else None
+        if head is not None:
+            self._note(head)
+            self._cursor = self._cursor.at(generation=_generation(head), offset=head.size)
+        async with aclosing(self._after_journal(own) if from_end else self._everything(own)) as blocks:
+            async for block in blocks:
+                found += [(line, partial(block.cursor_after, i)) for i, line in enumerate(block.lines)]
+        if head is not None and len(found) < count:
+            older = await last_lines(self._access.store, head, count - len(found), self._passes)
+            if older is None:
+                self.missing.append(Missing("journal", "it was deleted while it was read"))
+            for line, end in reversed(older or ()):
+                found.appendleft((line, partial(self._in_journal, end)))
+        return Block([line for line, _ in found], lambda i: found[i][1]())
+
+    def _in_journal(self, offset: int) -> Cursor:
+        return Cursor(self.session_id, _generation(self.head), offset)
 
     async def _look_at_stream(self) -> None:
         if self._journal_only:
@@ -156,179 +132,207 @@ class MergedRead:
             self.state = await stream_state(self._access.stream, self._access.leases)
         except (UnavailableError, NotConfiguredError) as problem:
             self.missing.append(Missing("stream", str(problem)))
+            return
+        if self._cursor.stream not in ("", self.state.digest):
+            self._behind = {}  # another stream's sequence numbers say nothing of this one's
+            self._cursor = self._cursor.at(shards={})
+        self._cursor = self._cursor.at(stream=self.state.digest)
 
-    async def _journal(self) -> AsyncIterator[list[bytes]]:
-        start = self._resume.offset if self._resume is not None else 0
+    # The journal
+
+    async def _journal(self) -> AsyncGenerator[Block, None]:
+        start = self._cursor
+        async with aclosing(self._body_from(start.offset)) as blocks:
+            async for block in blocks:
+                yield block
+        if self.head is None:
+            self._cursor = self._cursor.at(generation=None, offset=0)
+        elif self._is_anew(self.head, start):
+            self.missing.append(Missing("journal", "it was begun anew since the cursor; read from its start"))
+            self._begin_at(Cursor(self.session_id, stream=self._cursor.stream))
+        elif self._sought is not None and self._is_past(self.head, start):
+            why = f"entry {start.last_id} of the cursor did not get into it; some entries may come again"
+            self.missing.append(Missing("journal", why))
+            self._begin_at(Cursor(self.session_id, start.generation, start.offset, stream=start.stream))
+        else:
+            return
+        async with aclosing(self._body_from(self._cursor.offset)) as blocks:
+            async for block in blocks:
+                yield block
+
+    async def _body_from(self, start: int) -> AsyncGenerator[Block, None]:
+        """The journal from an offset on, unless it is another than the cursor's."""
         async with self._access.store.open(self.session_id, start) as body:
             if body is None:
                 return
-            if not self._begun_anew(body.head):
-                async for block in self._body(body):
-                    yield block
+            self._note(body.head)
+            if self._is_anew(body.head, self._cursor):
                 return
-        self.missing.append(Missing("journal", "it was begun anew since the cursor; read from its start"))
-        self._resume = None
-        async with self._access.store.open(self.session_id) as body:
-            if body is not None:
-                async for block in self._body(body):
+            async with aclosing(self._body(body)) as blocks:
+                async for block in blocks:
                     yield block
 
-    def _begun_anew(self, head: Head) -> bool:
-        cursor = self._resume
-        if cursor is None or cursor.generation is None:
+    def _is_anew(self, head: Head, cursor: Cursor) -> bool:
+        return cursor.generation is not None and _generation(head) != cursor.generation
+
+    def _is_past(self, head: Head, cursor: Cursor) -> bool:
+        """Whether the journal has got past the record that the cursor's last entry was in."""
+        reached = head.meta.position if head.meta is not None else None
+        if reached is None or reached.stream != cursor.stream:
             return False
-        return head.meta is None or head.meta.generation != cursor.generation
+        place = cursor.shards.get(reached.shard, "")
+        if place.isdigit():
+            return int(reached.sequence) > int(place)
+        ancestors = lineage_of(self.state.shards).ancestors(reached.shard) if self.state else frozenset()
+        return not ancestors.isdisjoint(cursor.shards)
 
-    async def _body(self, body: Body) -> AsyncIterator[list[bytes]]:
-        await self._note(body.head)
-        self._offset = body.start
-        passes = self._passes
-        async for lines in split_blocks(body.chunks):
-            self.block_start = self._offset
-            self._offset = min(self._offset + sum(map(len, lines)) + len(lines), body.head.size)
-            fresh = lines if self._resume is None else self._after_cursor(lines)
-            block = list(filter(None, fresh)) if passes.passes_all else [x for x in fresh if x and passes(x)]
-            if block:
-                yield block
+    async def _body(self, body: Body) -> AsyncGenerator[Block, None]:
+        generation, size, passes = _generation(body.head), body.head.size, self._passes
+        self._cursor = self._cursor.at(generation=generation, offset=body.start)
+        async for raw in split_blocks(body.chunks):
+            start = self._cursor.offset
+            end = min(start + sum(map(len, raw)) + len(raw), size)
+            lines = raw if self._sought is None else self._after_sought(raw)
+            if self._sought is None:
+                lines = (
+                    list(filter(None, lines)) if passes.passes_all else [x for x in lines if x and passes(x)]
+                )
+                if lines:
+                    yield Block(
+                        lines, partial(self._cursor_in, self._cursor.at(last_id=None), raw, lines, size)
+                    )
+            self._cursor = self._cursor.at(offset=end, last_id=self._sought)
 
-    def _after_cursor(self, lines: list[bytes]) -> list[bytes]:
-        """What of the journal the cursor's reader does not know.
+    def _after_sought(self, raw: list[bytes]) -> list[bytes]:
+        """What follows the cursor's last entry, if that is here; until then all is known to the reader.
 
-        What he got from the stream may be in the journal by now, in the same order. So everything up
-        to the entry that he got last is known to him, and all of it if that entry is not there yet.
+        What he got from the stream comes into the journal in the same order, so what stands before
+        that entry was given to him too.
         """
-        assert self._resume is not None
-        last_id = self._resume.last_id
-        if last_id is None:
-            return lines
-        quoted = f'"{last_id}"'.encode()
-        for i, line in enumerate(lines):
-            if quoted in line and decode_envelope(line).id == last_id:
-                self._resume = None  # all that follows is new, on the stream too
-                return lines[i + 1 :]
+        quoted = f'"{self._sought}"'.encode()
+        for i, line in enumerate(raw):
+            if quoted in line and id_of(line) == self._sought:
+                self._sought = None
+                self._behind = {}
+                return raw[i + 1 :]
         return []
 
-    async def _note(self, head: Head) -> None:
+    @staticmethod
+    def _cursor_in(base: Cursor, raw: list[bytes], lines: list[bytes], size: int, index: int) -> Cursor:
+        """The place after a line of the journal: `lines` are those of `raw` that were given out."""
+        offset = base.offset
+        given = 0
+        for line in raw:
+            offset += len(line) + 1
+            if line is lines[given]:
+                given += 1
+                if given > index:
+                    break
+        return base.at(offset=min(offset, size))
+
+    def _note(self, head: Head) -> None:
         self.head = head
-        self.numbered = Numbered(head.meta)
-        if head.meta is None:
-            numbers, _ = await read_history(self._access.store, self.session_id)
-            self.numbered.learn(numbers)
+        self.numbered = Numbered(head)
 
-    async def _resume_offset(self) -> int:
-        """Where in the journal to go on after the cursor; 0 without one.
+    # What is not in it yet
 
-        What the cursor's reader got from the stream may be in the journal by now. It is there in the
-        same order, so everything up to the entry that it got last is behind, or all of it if that
-        entry is not there yet.
-        """
-        cursor = self._resume
-        if cursor is None:
-            return 0
-        head = await self._access.store.head(self.session_id)
-        generation = head.meta.generation if head is not None and head.meta is not None else None
-        if head is None:
-            return 0
-        if cursor.generation not in (None, generation):
-            self.missing.append(Missing("journal", "it was begun anew since the cursor; read from its start"))
-            self._resume = None
-            return 0
-        if cursor.last_id is None:
-            return cursor.offset
-        found = await self._end_of(cursor.last_id, cursor.offset, head.size)
-        if found is None:
-            return head.size
-        self._resume = None  # the stream's part is all new
-        return found
-
-    async def _end_of(self, entry_id: str, start: int, stop: int) -> int | None:
-        """The offset after an entry's line; None if it is not in the journal."""
-        quoted = f'"{entry_id}"'.encode()
-        offset = start
-        async with self._access.store.open(self.session_id, start, stop) as body:
-            if body is None:
-                return None
-            async for lines in split_blocks(body.chunks):
-                for line in lines:
-                    offset += len(line) + 1
-                    if quoted in line and decode_envelope(line).id == entry_id:
-                        return min(offset, stop)
-        return None
-
-    async def _unflushed(self, own: Own) -> AsyncIterator[list[bytes]]:
-        self.block_start = self._offset
-        block: list[bytes] = []
-        async for item in self._items(own):
-            if self._passes(item.line):
-                block.append(item.line)
-            if len(block) >= _BLOCK:
+    async def _after_journal(self, own: Own) -> AsyncGenerator[Block, None]:
+        async with aclosing(self._unflushed(own)) as blocks:
+            async for block in blocks:
                 yield block
-                block = []
-        if block:
-            yield block
+        pending = await self._unacknowledged(own)
+        if pending:
+            yield Block(pending, lambda _: self.cursor)
 
-    async def _items(self, own: Own) -> AsyncIterator[Item]:
+    async def _unflushed(self, own: Own) -> AsyncGenerator[Block, None]:
+        lines: list[bytes] = []
+        places: list[int] = []  # of each line among the entries seen
+        seen: list[Item] = []
+        async with aclosing(self._items(own)) as items:
+            async for item in items:
+                seen.append(item)
+                if self._passes(item.line):
+                    lines.append(item.line)
+                    places.append(len(seen))
+                if len(lines) >= _BLOCK or len(seen) >= _LONGEST_BLOCK:
+                    if lines:
+                        yield Block(lines, partial(_cursor_on_stream, self._cursor, seen, places))
+                    self._cursor = _cursor_on_stream(self._cursor, seen, [len(seen)], 0)
+                    lines, places, seen = [], [], []
+        if lines:
+            yield Block(lines, partial(_cursor_on_stream, self._cursor, seen, places))
+        if seen:
+            self._cursor = _cursor_on_stream(self._cursor, seen, [len(seen)], 0)
+        self._cursor = self._cursor.at(shards=further(self._cursor.shards, self._scanned))
+
+    async def _items(self, own: Own) -> AsyncGenerator[Item, None]:
         """New entries from the stream, after the cursor's last one if there is a cursor."""
-        async for item in self._new_items(own):
-            cursor = self._resume
-            if cursor is not None and self._is_behind(item, cursor):
-                if decode_envelope(item.line).id == cursor.last_id:
-                    self._resume = None
-                continue
-            yield item
+        async with aclosing(self._new_items(own)) as items:
+            async for item in items:
+                place = self._behind.get(item.position.shard, "")
+                if place.isdigit() and int(item.position.sequence) <= int(place):
+                    if self._sought is not None and id_of(item.line) == self._sought:
+                        self._sought = None
+                        self._behind = {}  # what follows it in its own record is new
+                    continue
+                yield item
 
-    def _is_behind(self, item: Item, cursor: Cursor) -> bool:
-        place = cursor.shards.get(item.position.shard, TRIM_HORIZON)
-        return place != TRIM_HORIZON and int(item.position.sequence) <= int(place)
-
-    async def _new_items(self, own: Own) -> AsyncIterator[Item]:
+    async def _new_items(self, own: Own) -> AsyncGenerator[Item, None]:
+        self._scanned: dict[str, str] = {}
         if self.state is None:
             return
         reached = self.head.meta.position if self.head is not None and self.head.meta is not None else None
         scan = Scan(self._access.feeds, self.state, self._access.clock, at_least=own.at_least)
-        self.places = scan.places
         try:
             for shard in shards_of(self.state, self.session_id):
                 place = start_in(self.state, shard, reached)
                 if place is None:
                     continue
-                async for item in scan.items(shard, place, self.session_id):
-                    await self._know(item)
-                    if self.numbered.is_new(item.writer, item.n):
-                        self._last_id = decode_envelope(item.line).id
-                        yield item
+                async with aclosing(scan.items(shard, place, self.session_id)) as items:
+                    async for item in items:
+                        if await self._is_new(item.writer, item.n):
+                            yield item
         except UnavailableError as problem:
             self.missing.append(Missing("stream", str(problem)))
+        if scan.overdue:
+            self.missing.append(Missing("stream", "it does not show yet what this process sent to it"))
         self.missing += [Missing("range", str(gap)) for gap in scan.trimmed]
+        self._scanned = {shard: place for shard, place in scan.places.items() if place.isdigit()}
 
-    async def _know(self, item: Item) -> None:
-        """Look into the body for a writer that the metadata had no room for."""
-        if item.writer is not None and not self.numbered.knows(item.writer):
+    async def _is_new(self, writer: str | None, n: int) -> bool:
+        """Looks into the body for a writer that the metadata had no room for."""
+        if writer is not None and not self.numbered.knows(writer):
             numbers, _ = await read_history(self._access.store, self.session_id)
             self.numbered.learn(numbers)
+        return self.numbered.is_new(writer, n)
 
-    async def _last_lines(self, own: Own) -> list[bytes]:
-        assert self._last is not None
-        head = await self._access.store.head(self.session_id)
-        if head is not None:
-            await self._note(head)
-            self._offset = head.size
-        newest: deque[bytes] = deque(maxlen=self._last)
-        async for item in self._items(own):
-            if self._passes(item.line):
-                newest.append(item.line)
-        wanted = self._last - len(newest)
-        if head is None or wanted <= 0:
-            return list(newest)
-        older, size = await last_lines(self._access.store, head, wanted, self._passes)
-        self.block_start = head.size - size
-        return older + list(newest)
-
-    def _unacknowledged(self) -> list[bytes]:
+    async def _unacknowledged(self, own: Own) -> list[bytes]:
         """Lines of this process that neither the journal nor the stream had."""
         lines: list[bytes] = []
-        for line in self._own().pending:
-            name = split_id(decode_envelope(line).id)
-            if name is not None and self.numbered.is_new(*name) and self._passes(line):
+        for line in own.pending + self._own().pending:
+            name = split_id(id_of(line) or "")
+            if name is not None and await self._is_new(*name) and self._passes(line):
                 lines.append(line)
         return lines
+
+
+def _cursor_on_stream(base: Cursor, seen: list[Item], places: list[int], index: int) -> Cursor:
+    """The place after an entry of the stream: after the first so many of those seen."""
+    upto = seen[: places[index]]
+    shards = base.shards | {item.position.shard: item.position.sequence for item in upto}
+    return base.at(shards=shards, last_id=id_of(upto[-1].line))
+
+
+def further(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
+    """The further place in each shard: a scan that broke off does not take a cursor back."""
+    return {**a, **{s: max(place, a.get(s, place), key=int) for s, place in b.items()}}
+
+
+def id_of(line: bytes) -> str | None:
+    """An entry's id; None for a line without one."""
+    envelope = envelope_of(line)
+    return envelope.id or None if envelope is not None else None
+
+
+def _generation(head: Head | None) -> str | None:
+    return head.meta.generation if head is not None and head.meta is not None else None

@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from functools import partial
 from typing import Self
 
-from streamjournal.core.entry import Entry
+from streamjournal.core.entry import Entry, decode_entry
 from streamjournal.core.errors import InvalidEntryError
 from streamjournal.core.loop_thread import LoopThread
-from streamjournal.read.blobs import decode_with_blob
-from streamjournal.read.merged import Access, MergedRead, Missing
+from streamjournal.read.blobs import decode_with_blob, may_have_blob
+from streamjournal.read.cursor import Cursor
+from streamjournal.read.merged import MergedRead
 from streamjournal.read.tail import Tail
+from streamjournal.read.words import Access, Block, Missing
 
 
 class AsyncRead:
     """Entries of a session, as an async iterable; go through it once.
 
-    Afterwards `complete` says whether that was everything, `missing` what was not there and why, and
-    `cursor` where to go on.
+    Afterwards `complete` says whether that was everything, and `missing` what was not there and why;
+    `cursor` says where to go on, meanwhile too.
     """
 
     def __init__(self, merged: MergedRead, access: Access, prepare: Callable[[], Awaitable[None]]) -> None:
         self._merged = merged
         self._access = access
         self._prepare = prepare
+        self._cursor: Callable[[], Cursor] | None = None
 
     async def blocks(self) -> AsyncGenerator[list[Entry], None]:
         """The entries in lists, as they were read: fewer async steps for many entries."""
-        await self._prepare()
-        store, session_id, missing = self._access.store, self._merged.session_id, self._merged.missing
-        async for lines in self._merged.blocks():
-            block = []
-            for line in lines:
-                try:
-                    block.append(await decode_with_blob(store, line, session_id, missing))
-                except InvalidEntryError as problem:
-                    missing.append(Missing("line", f"{line[:60]!r} {problem}"))
-            yield block
+        async with aclosing(self._decoded()) as blocks:
+            async for block, found in blocks:
+                if found:
+                    self._cursor = partial(block.cursor_after, found[-1][1])
+                yield [entry for entry, _ in found]
 
-    async def __aiter__(self) -> AsyncIterator[Entry]:
-        async for block in self.blocks():
-            for entry in block:
-                yield entry
+    async def __aiter__(self) -> AsyncGenerator[Entry, None]:
+        async with aclosing(self._decoded()) as blocks:
+            async for block, found in blocks:
+                for entry, index in found:
+                    self._cursor = partial(block.cursor_after, index)
+                    yield entry
+
+    async def _decoded(self) -> AsyncGenerator[tuple[Block, list[tuple[Entry, int]]], None]:
+        """Each block with its entries, and the index of each one's line."""
+        await self._prepare()
+        async with aclosing(self._merged.blocks()) as blocks:
+            async for block in blocks:
+                yield block, await self._decode(block.lines)
+        self._cursor = None
+
+    async def _decode(self, lines: list[bytes]) -> list[tuple[Entry, int]]:
+        found: list[tuple[Entry, int]] = []
+        session_id, missing = self._merged.session_id, self._merged.missing
+        for index, line in enumerate(lines):
+            try:
+                if may_have_blob(line):
+                    entry = await decode_with_blob(self._access.store, line, session_id, missing)
+                else:
+                    entry = decode_entry(line, session_id=session_id)
+            except InvalidEntryError as problem:
+                missing.append(Missing("line", f"{line[:60]!r} {problem}"))
+            else:
+                found.append((entry, index))
+        return found
 
     async def all(self) -> list[Entry]:
         """Every entry in one list."""
@@ -59,8 +84,8 @@ class AsyncRead:
 
     @property
     def cursor(self) -> str:
-        """Where to go on, as `after=` of a later read or tail."""
-        return str(self._merged.cursor)
+        """Where to go on after the last entry given out, as `after=` of a later read or tail."""
+        return str(self._merged.cursor if self._cursor is None else self._cursor())
 
 
 class AsyncTail:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -11,12 +12,13 @@ import anyio
 import msgspec
 
 from streamjournal.core.clock import Clock, parse_timestamp
-from streamjournal.core.errors import NotConfiguredError, UnavailableError
+from streamjournal.core.errors import NotConfiguredError, StreamjournalError, UnavailableError
 from streamjournal.core.item import Item
+from streamjournal.core.numbers import WriterNumbers
 from streamjournal.core.position import Position
 from streamjournal.core.summary import Summary
-from streamjournal.read.merged import Access, Missing
 from streamjournal.read.unflushed import Numbered, Scan, StreamState, start_in, stream_state
+from streamjournal.read.words import Access, Missing
 from streamjournal.store.history import read_history
 from streamjournal.store.names import session_name
 from streamjournal.store.port import Head, Listed, Store
@@ -64,23 +66,62 @@ class SessionList(NamedTuple):
         return not self.missing
 
 
+class _Known(NamedTuple):
+    """A journal's head, and what its lines say where it has no metadata.
+
+    Args:
+        numbers: None if the metadata tells.
+    """
+
+    head: Head
+    summary: Summary
+    numbers: WriterNumbers | None
+
+    def numbered(self) -> Numbered:
+        """Tells which numbers the journal has."""
+        numbered = Numbered(self.head)
+        if self.numbers is not None:
+            numbered.learn(self.numbers)
+        return numbered
+
+
 class HeadCache:
     """Journals' heads by version, so that a list that is asked for again costs no requests for them."""
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[str, tuple[str, Head]] = OrderedDict()
+        self._heads: OrderedDict[str, tuple[str, _Known]] = OrderedDict()
 
-    async def of(self, store: Store, listed: Listed) -> Head | None:
-        """The head of a listed journal."""
+    async def of(self, store: Store, listed: Listed) -> _Known | None:
+        """The head of a listed journal. An older tool's has no summary: its lines are counted, once."""
         known = self._heads.get(listed.name)
         if known is not None and known[0] == listed.version:
+            self._heads.move_to_end(listed.name)
             return known[1]
         head = await store.head_named(listed.name)
-        if head is not None:
-            self._heads[listed.name] = (listed.version, head)
-            if len(self._heads) > _MAX_CACHED:
-                self._heads.popitem(last=False)
-        return head
+        if head is None:
+            return None
+        if head.meta is None:
+            numbers, summary = await read_history(store, head.session_id)
+            found = _Known(head, summary, numbers)
+        else:
+            found = _Known(head, head.meta.summary, None)
+        self._heads[listed.name] = (listed.version, found)
+        if len(self._heads) > _MAX_CACHED:
+            self._heads.popitem(last=False)
+        return found
+
+
+class _Unflushed(NamedTuple):
+    """An entry on the stream, without its line: there may be a day's worth of them.
+
+    Args:
+        item: its `line` is empty.
+        size: bytes of the line.
+    """
+
+    item: Item
+    shard: Shard
+    size: int
 
 
 async def list_sessions(access: Access, cache: HeadCache, *, limit: int | None = None) -> SessionList:
@@ -99,39 +140,52 @@ async def list_sessions(access: Access, cache: HeadCache, *, limit: int | None =
     found = await _unflushed(access, state, missing)
     # A session with news on the stream belongs to the newest, whatever its journal's age.
     page = listed if limit is None else listed[:limit]
-    heads = {head.session_id: head for head in await _heads(access.store, cache, page)}
+    heads = await _heads(access.store, cache, page, missing)
     beyond = {x.name: x for x in listed[len(page) :]}
     late = [beyond[name] for name in map(session_name, found.keys() - heads.keys()) if name in beyond]
-    heads |= {head.session_id: head for head in await _heads(access.store, cache, late)}
-    rows = []
-    for session_id in heads.keys() | found.keys():
-        head = heads.get(session_id)
-        rows.append(await _session(access, session_id, head, found.get(session_id, []), state))
+    heads |= await _heads(access.store, cache, late, missing)
+    rows = [
+        _session(access.clock, session_id, heads.get(session_id), found.get(session_id, []), state)
+        for session_id in heads.keys() | found.keys()
+    ]
     rows.sort(key=lambda row: (row[0], row[1].session_id), reverse=True)
     return SessionList([session for _, session in rows][:limit], missing)
 
 
-async def _heads(store: Store, cache: HeadCache, listed: Sequence[Listed]) -> list[Head]:
-    found: list[Head] = []
+async def _heads(
+    store: Store, cache: HeadCache, listed: Sequence[Listed], missing: list[Missing]
+) -> dict[str, _Known]:
+    """By session; one whose metadata cannot be read does not keep the others from being listed."""
+    found: dict[str, _Known] = {}
+    failures: list[Exception] = []
     queue = iter(listed)
 
     async def work() -> None:
         for one in queue:
-            head = await cache.of(store, one)
-            if head is not None:
-                found.append(head)
+            try:
+                known = await cache.of(store, one)
+            except (UnavailableError, NotConfiguredError) as problem:
+                failures.append(problem)
+                return
+            except StreamjournalError as problem:
+                missing.append(Missing("journal", f"{one.name}: {problem}"))
+                continue
+            if known is not None:
+                found[known.head.session_id] = known
 
     async with anyio.create_task_group() as tasks:
         for _ in range(min(_PARALLEL, len(listed))):
             tasks.start_soon(work)
+    if failures:
+        raise failures[0]
     return found
 
 
 async def _unflushed(
     access: Access, state: StreamState | None, missing: list[Missing]
-) -> dict[str, list[tuple[Item, Shard]]]:
+) -> dict[str, list[_Unflushed]]:
     """By session, what lies after the shards' checkpoints."""
-    found: dict[str, list[tuple[Item, Shard]]] = {}
+    found: dict[str, list[_Unflushed]] = {}
     if state is None:
         return found
     scan = Scan(access.feeds, state, access.clock)
@@ -140,34 +194,33 @@ async def _unflushed(
             place = start_in(state, shard, None)
             if place is None:
                 continue
-            async for record in scan.records(shard, place):
-                for session_id, item in parse_record(record, state.digest).items:
-                    found.setdefault(session_id, []).append((item, shard))
+            async with aclosing(scan.records(shard, place)) as records:
+                async for record in records:
+                    for session_id, item in parse_record(record, state.digest).items:
+                        one = _Unflushed(item._replace(line=b""), shard, len(item.line))
+                        found.setdefault(session_id, []).append(one)
     except UnavailableError as problem:
         missing.append(Missing("stream", str(problem)))
     missing += [Missing("range", str(gap)) for gap in scan.trimmed]
     return found
 
 
-async def _session(
-    access: Access,
+def _session(
+    clock: Clock,
     session_id: str,
-    head: Head | None,
-    items: list[tuple[Item, Shard]],
+    known: _Known | None,
+    unflushed: list[_Unflushed],
     state: StreamState | None,
 ) -> tuple[float, Session]:
     """A row of the list, with the time of its last change in front."""
-    summary, numbered, reached = await _journal_part(access, head)
-    size = head.size if head is not None else 0
-    entries, errors, first, last, status = (
-        summary.entries,
-        summary.errors,
-        summary.first,
-        summary.last,
-        summary.status,
-    )
-    changed = head.modified if head is not None else 0.0
-    for item, shard in items:
+    summary, numbered, reached, size, changed = Summary(), Numbered(None), None, 0, 0.0
+    if known is not None:
+        head = known.head
+        summary, numbered, size, changed = known.summary, known.numbered(), head.size, head.modified
+        reached = head.meta.position if head.meta is not None else None
+    entries, errors, first, last = summary.entries, summary.errors, summary.first, summary.last
+    status = summary.status
+    for item, shard, bytes_ in unflushed:
         if state is not None and _behind(state, shard, item.position, reached):
             continue
         if not numbered.is_new(item.writer, item.n):
@@ -175,23 +228,12 @@ async def _session(
         entries += 1
         errors += item.level == "ERROR"
         first = first or item.timestamp
-        last = item.timestamp
+        last = item.timestamp or last
         status = item.status or status
-        size += len(item.line) + 1
-        changed = access.clock.time()
-    shown = "abandoned" if status == "running" and _is_quiet(last, changed, access.clock) else status
+        size += bytes_ + 1
+        changed = clock.time()
+    shown = "abandoned" if status == "running" and _is_quiet(last, changed, clock) else status
     return changed, Session(session_id, entries, errors, first, last, shown, size)
-
-
-async def _journal_part(access: Access, head: Head | None) -> tuple[Summary, Numbered, Position | None]:
-    if head is None:
-        return Summary(), Numbered(None), None
-    if head.meta is not None:
-        return head.meta.summary, Numbered(head.meta), head.meta.position
-    numbers, summary = await read_history(access.store, head.session_id)  # an older tool's journal
-    numbered = Numbered(None)
-    numbered.learn(numbers)
-    return summary, numbered, None
 
 
 def _behind(state: StreamState, shard: Shard, position: Position, reached: Position | None) -> bool:

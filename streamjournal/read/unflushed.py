@@ -9,24 +9,28 @@ journal does not have.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import NamedTuple
 
 from streamjournal.core.clock import Clock
 from streamjournal.core.errors import (
-    LeasesUnavailableError,
     NotConfiguredError,
     RecordsTrimmedError,
-    ThrottledError,
+    UnavailableError,
 )
 from streamjournal.core.item import Item
 from streamjournal.core.numbers import WriterNumbers
 from streamjournal.core.position import SHARD_END, TRIM_HORIZON, Position
 from streamjournal.leases.port import Leases
 from streamjournal.read.feed import Feeds
-from streamjournal.store.meta import Meta
+from streamjournal.store.port import Head
 from streamjournal.stream.port import ReadBatch, Record, Shard, Stream, lineage_of
 from streamjournal.stream.records import parse_record
+
+_CLOCK_SKEW_MS = 10_000  # that this machine's clock may be behind the stream's
+_OWN_SECONDS = 5.0  # that an acknowledged record may take to show; it may have been trimmed, too
 
 
 class StreamState(NamedTuple):
@@ -56,7 +60,7 @@ async def stream_state(stream: Stream, leases: Leases) -> StreamState:
     named = f"{identity.arn} {identity.created}"
     try:
         rows = await leases.rows()
-    except (LeasesUnavailableError, ThrottledError, NotConfiguredError):
+    except (UnavailableError, NotConfiguredError):
         rows = []
     checkpoints = {row.key: row.checkpoint for row in rows if row.stream == named}
     return StreamState(identity.digest, await stream.shards(), checkpoints)
@@ -93,21 +97,21 @@ class Numbered:
     """Drops what a journal has, and what comes twice: durable numbers and pending ones are kept apart.
 
     Args:
-        meta: the journal's; None if there is no journal, or an adopted one.
+        head: the journal's; None if there is no journal.
     """
 
-    def __init__(self, meta: Meta | None) -> None:
-        self._durable = meta.writers if meta is not None else None
+    def __init__(self, head: Head | None) -> None:
+        if head is None:
+            self._durable = WriterNumbers()
+        elif head.meta is None:  # adopted: only its lines can tell, and are looked at when it matters
+            self._durable = WriterNumbers(complete=False)
+        else:
+            self._durable = head.meta.writers
         self._pending = WriterNumbers()
-
-    @property
-    def may_miss(self) -> bool:
-        """Whether the journal has writers that its metadata had no room for."""
-        return self._durable is not None and not self._durable.complete
 
     def knows(self, writer: str) -> bool:
         """Whether the numbers of a writer can be told without the journal's body."""
-        return self._durable is None or self._durable.knows(writer)
+        return self._durable.knows(writer)
 
     def learn(self, numbers: WriterNumbers) -> None:
         """Take the numbers from the journal's body instead."""
@@ -117,9 +121,7 @@ class Numbered:
         """Whether neither the journal nor an earlier call had the entry; True for other producers'."""
         if writer is None:
             return True
-        if self._durable is not None and self._durable.has(writer, n):
-            return False
-        return self._pending.add(writer, n)
+        return not self._durable.has(writer, n) and self._pending.add(writer, n)
 
 
 class Scan:
@@ -136,11 +138,14 @@ class Scan:
         self._feeds = feeds
         self._state = state
         self._at_least = at_least
+        self._clock = clock
         self._started_ms = clock.time_ns() // 1_000_000
+        self._own_deadline = clock.monotonic() + _OWN_SECONDS
+        self.overdue = False  # a position of `at_least` was not seen in time
         self.trimmed: list[RecordsTrimmedError] = []
         self.places: dict[str, str] = {}  # shard -> the last record's sequence number
 
-    async def records(self, shard: Shard, place: str) -> AsyncIterator[Record]:
+    async def records(self, shard: Shard, place: str) -> AsyncGenerator[Record, None]:
         """The shard's records after a place, until caught up.
 
         Raises:
@@ -148,34 +153,56 @@ class Scan:
         """
         self.places[shard.id] = place
         try:
-            async for record in self._from(shard, place):
-                yield record
+            async with aclosing(self._from(shard, place)) as records:
+                async for record in records:
+                    yield record
+            return
         except RecordsTrimmedError as gap:
             self.trimmed.append(gap)
-            async for record in self._from(shard, TRIM_HORIZON):
-                yield record
+        try:
+            async with aclosing(self._from(shard, TRIM_HORIZON)) as records:
+                async for record in records:
+                    yield record
+        except RecordsTrimmedError:
+            return  # the shard itself has expired
 
-    async def _from(self, shard: Shard, place: str) -> AsyncIterator[Record]:
-        async for batch in self._feeds.scan(shard.id, place, until=lambda b: self._caught_up(shard, b)):
-            for record in batch.records:
-                self.places[shard.id] = record.sequence
-                yield record
+    async def _from(self, shard: Shard, place: str) -> AsyncGenerator[Record, None]:
+        caught_up = partial(self._caught_up, shard)
+        async with aclosing(self._feeds.scan(shard.id, place, until=caught_up)) as batches:
+            async for batch in batches:
+                for record in batch.records:
+                    self.places[shard.id] = record.sequence
+                    yield record
 
     def _caught_up(self, shard: Shard, batch: ReadBatch) -> bool:
-        wanted = self._at_least
-        if wanted is not None and wanted.stream == self._state.digest and wanted.shard == shard.id:
-            place = batch.records[-1].sequence if batch.records else self.places[shard.id]
-            if place == TRIM_HORIZON or int(place) < int(wanted.sequence):
-                return False
-        if batch.records and batch.records[-1].arrival_ms > self._started_ms:
-            return True  # a busy shard never gets quieter than that
-        return not batch.records and batch.behind_ms == 0
+        """Whether a batch ends the scan.
 
-    async def items(self, shard: Shard, place: str, session_id: str) -> AsyncIterator[Item]:
+        A busy shard never gets quiet; there a record that came after the start tells. Its time is the
+        stream's, and the start's is ours, so either the stream says too that this was its newest, or the
+        record is later by more than clocks differ.
+        """
+        if not self._has_seen_own(shard, batch):
+            self.overdue = self._clock.monotonic() > self._own_deadline
+            return self.overdue
+        if not batch.records:
+            return batch.behind_ms == 0
+        later_ms = batch.records[-1].arrival_ms - self._started_ms
+        return (later_ms > 0 and batch.behind_ms == 0) or later_ms > _CLOCK_SKEW_MS
+
+    def _has_seen_own(self, shard: Shard, batch: ReadBatch) -> bool:
+        wanted = self._at_least
+        if wanted is None or wanted.stream != self._state.digest or wanted.shard != shard.id:
+            return True
+        place = batch.records[-1].sequence if batch.records else self.places[shard.id]
+        return place != TRIM_HORIZON and int(place) >= int(wanted.sequence)
+
+    async def items(self, shard: Shard, place: str, session_id: str) -> AsyncGenerator[Item, None]:
         """The entries of one session in those records."""
-        async for record in self.records(shard, place):
-            if record.partition_key != session_id and session_id.encode() not in record.data:
-                continue  # a KPL may aggregate several keys; only then is it under another one
-            for found, item in parse_record(record, self._state.digest).items:
-                if found == session_id:
-                    yield item
+        encoded = session_id.encode()
+        async with aclosing(self.records(shard, place)) as records:
+            async for record in records:
+                if record.partition_key != session_id and encoded not in record.data:
+                    continue  # a KPL may aggregate several keys; only then is it under another one
+                for found, item in parse_record(record, self._state.digest).items:
+                    if found == session_id:
+                        yield item
