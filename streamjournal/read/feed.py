@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from streamjournal.core.errors import RecordsTrimmedError
 from streamjournal.core.position import TRIM_HORIZON, ShardStart
@@ -44,6 +45,7 @@ class Feed:
         self._ended = False
         self._busy: anyio.Event | None = None  # set when the read that is under way is over
         self._reads = 0  # begun so far
+        self._hurried = 0  # calls that will not wait
         self._looked = 0  # the last one of them that asked without waiting, and was answered
 
     def holds(self, place: str) -> bool:
@@ -74,6 +76,13 @@ class Feed:
             RecordsTrimmedError: the records after the place are gone.
             StreamUnavailableError, ThrottledError: call again later.
         """
+        self._hurried += wait <= 0
+        try:
+            return await self._after(place, wait)
+        finally:
+            self._hurried -= wait <= 0
+
+    async def _after(self, place: str, wait: float) -> ReadBatch | None:
         deadline = anyio.current_time() + wait
         begun = self._reads
         while self.holds(place):
@@ -83,10 +92,12 @@ class Feed:
             left = deadline - anyio.current_time()
             if left <= 0 and (wait > 0 or self._looked > begun):
                 return known
-            if self._busy is None:
-                await self._read_on(min(max(left, 0.0), _SLICE))
-            else:
+            if self._busy is not None:
                 await self._busy.wait()
+            elif wait > 0 and self._hurried:  # he reads next; or all who wait would be before him
+                await checkpoint()
+            else:
+                await self._read_on(min(max(left, 0.0), _SLICE))
         return None
 
     def _since(self, place: str) -> ReadBatch:

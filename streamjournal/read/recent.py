@@ -13,7 +13,6 @@ from streamjournal.core.item import Item
 from streamjournal.core.position import SHARD_END, TRIM_HORIZON
 from streamjournal.read.cursor import Cursor
 from streamjournal.read.filters import Filter
-from streamjournal.read.merged import id_of
 from streamjournal.read.unflushed import Scan, StreamState
 from streamjournal.read.words import Access, Block, Missing
 from streamjournal.stream.port import Shard
@@ -99,4 +98,9 @@ def _cursor_after(kept: list[_Found], index: int, ends: Mapping[str, str], diges
     for one in reversed(kept[index + 1 :]):
         places[one.shard_id] = one.before
     places[here.shard_id] = here.before
-    return Cursor(None, shards=places, last_id=id_of(here.item.line), stream=digest)
+    return Cursor(None, shards=places, last_id=place_of(here.item), stream=digest)
+
+
+def place_of(item: Item) -> str:
+    """An entry's place on the stream: among all sessions ids are not unique, and this is."""
+    return f"{item.position.shard}:{item.position.sequence}:{item.place}"

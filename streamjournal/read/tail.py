@@ -33,7 +33,7 @@ from streamjournal.read.cursor import Cursor
 from streamjournal.read.feed import Follower
 from streamjournal.read.filters import EVERYTHING, Filter
 from streamjournal.read.merged import MergedRead, id_of
-from streamjournal.read.recent import Recent
+from streamjournal.read.recent import Recent, place_of
 from streamjournal.read.unflushed import Numbered, StreamState, shards_of, start_in, stream_state
 from streamjournal.read.words import Access, Block, Missing
 from streamjournal.stream.port import Record, Shard
@@ -85,7 +85,7 @@ class Tail:
         self._ready: deque[tuple[bytes, Callable[[], Cursor]]] = deque()
         self._base = start  # the cursor where the history ends
         self._places: dict[str, str] = {}  # of the consumer: shard -> the last record gone through
-        self._skip_id: str | None = None
+        self._skip: str | None = None  # the last entry given out before, by its place
         self._numbered: OrderedDict[str, Numbered] = OrderedDict()
         self._starts: dict[str, str] = {}  # where to begin in the shards listed first
         self._shards: dict[str, Shard] = {}
@@ -143,7 +143,8 @@ class Tail:
                 # what of it is behind. Without a session it names the last whole record.
                 at = {} if self.session_id is None else {record.shard: record.sequence}
                 base = self._base.at(shards=self._places | at)
-                self._ready += [(item.line, partial(_after_item, base, item)) for item in items]
+                after = _after_place if self.session_id is None else _after_item
+                self._ready += [(item.line, partial(after, base, item)) for item in items]
             self._places[record.shard] = record.sequence
         if news.ended and self.session_id is None:
             self._places[news.shard_id] = SHARD_END  # a resume must not begin it again
@@ -155,11 +156,10 @@ class Tail:
             for session_id, item in parse_record(record, self._digest).items
             if self.session_id in (None, session_id)
         ]
-        if self._skip_id is not None:
-            ids = [id_of(item.line) for _, item in found]
-            if self._skip_id in ids:  # the cursor's reader got this record up to here
-                found = found[ids.index(self._skip_id) + 1 :]
-                self._skip_id = None
+        if self._skip is not None and self._skip.startswith(f"{record.shard}:{record.sequence}:"):
+            upto = int(self._skip.rpartition(":")[2])  # the cursor's reader got this record up to here
+            found = [(session_id, item) for session_id, item in found if item.place > upto]
+            self._skip = None
         return [
             item for session_id, item in found if self._is_new(session_id, item) and self._passes(item.line)
         ]
@@ -233,7 +233,7 @@ class Tail:
         resume = self._resume
         if resume is not None and resume.stream in ("", state.digest):
             self._starts = {shard.id: resume.shards.get(shard.id, TRIM_HORIZON) for shard in state.shards}
-            self._skip_id = resume.last_id
+            self._skip = resume.last_id
         elif resume is not None:
             self.missing.append(Missing("stream", "it is another one since the cursor; read from its start"))
         else:
@@ -317,3 +317,7 @@ def _rank(place: str) -> int:
 
 def _after_item(base: Cursor, item: Item) -> Cursor:
     return base.at(last_id=id_of(item.line))
+
+
+def _after_place(base: Cursor, item: Item) -> Cursor:
+    return base.at(last_id=place_of(item))
