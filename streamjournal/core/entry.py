@@ -223,7 +223,7 @@ def decode_entry(line: bytes, *, session_id: str = "") -> Entry:
         parent_id=_text_or_none(fields.get("parent_id")),
         source=_text_or_none(fields.get("source")),
         source_id=fields.get("source_id"),
-        said=details if _CONTRACT <= fields.keys() else None,
+        said=details if fields.keys() >= _CONTRACT else None,
     )
 
 

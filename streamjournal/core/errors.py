@@ -21,6 +21,7 @@ StreamjournalError
 │   ├── CommitUnknownError   no answer: it may or may not have been written
 │   ├── JournalGoneError     the journal that was to be made longer does not exist any more
 │   └── CommitRefusedError   the store refuses this write for good
+├── BadAggregateError        (ValueError)   a record begins as an aggregate, and is none
 ├── RecordsTrimmedError      the position asked for is older than the stream's retention
 ├── LeaseLostError           somebody else holds the lease now; stop working on that shard
 └── SpoolError               a spool file cannot be used
@@ -139,6 +140,14 @@ class JournalGoneError(CommitError):
 
 class CommitRefusedError(CommitError):
     """The store refuses this write for good (not a matter of time)."""
+
+
+class BadAggregateError(StreamjournalError, ValueError):
+    """A record that begins as an aggregate but is none; poison, to be kept as a dead letter."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not a usable aggregated record: {reason}")
+        self.reason = reason
 
 
 class RecordsTrimmedError(StreamjournalError):

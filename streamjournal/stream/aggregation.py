@@ -30,19 +30,11 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
-from streamjournal.core.errors import StreamjournalError
+from streamjournal.core.errors import BadAggregateError
 
 MAGIC: Final = b"\xf3\x89\x9a\xc2"
 DIGEST_BYTES: Final = 16
 _SHORTEST: Final = len(MAGIC) + DIGEST_BYTES
-
-
-class BadAggregateError(StreamjournalError, ValueError):
-    """A record that begins as an aggregate but is none; poison, to be kept as a dead letter."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"not a usable aggregated record: {reason}")
-        self.reason = reason
 
 
 class UserRecord(NamedTuple):

@@ -19,12 +19,12 @@ from streamjournal.core.entry import (
     decode_envelope,
     split_id,
 )
-from streamjournal.core.errors import InvalidEntryError
+from streamjournal.core.errors import BadAggregateError, InvalidEntryError
 from streamjournal.core.foreign import Foreign
 from streamjournal.core.item import Item
 from streamjournal.core.position import Position
 from streamjournal.core.summary import status_after
-from streamjournal.stream.aggregation import BadAggregateError, UserRecord, split
+from streamjournal.stream.aggregation import UserRecord, split
 from streamjournal.stream.port import Record
 
 _MARKS = frozenset((SESSION_START, SESSION_END))

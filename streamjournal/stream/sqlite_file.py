@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from streamjournal.core.errors import NotConfiguredError, StreamjournalError, StreamUnavailableError
 from streamjournal.core import fork_gate
+from streamjournal.core.errors import NotConfiguredError, StreamjournalError, StreamUnavailableError
 
 T = TypeVar("T")
 
