@@ -180,7 +180,8 @@ def check_timestamp(timestamp: object) -> str:
 
 def _check_text(field: str, value: object, bound: int) -> str:
     if not isinstance(value, str):
-        raise InvalidEntryError(field, f"must be text, not {type(value).__name__}")
+        problem = "is missing" if value is None else f"must be text, not {type(value).__name__}"
+        raise InvalidEntryError(field, problem)
     if not value:
         raise InvalidEntryError(field, "must not be empty")
     try:

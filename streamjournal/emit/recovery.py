@@ -144,18 +144,21 @@ async def recover_folder(
     """Recover every orphan in a folder that goes to `destination`, one after another.
 
     Args:
-        timeout: seconds for each; None waits as long as the stream is away.
+        timeout: seconds for one; the first that takes longer ends the waiting for all. None waits as
+            long as the stream is away.
     """
     spools = entries = 0
     skipped: list[tuple[Path, str]] = []
+    patience = timeout
     sweep(folder, sender.clock)
     for path in spool_folders(folder):
         try:
-            sent = await _recover_one(sender, path, destination, timeout)
+            sent = await _recover_one(sender, path, destination, patience)
         except SpoolBusyError:
             continue
         except TimeoutError:
             skipped.append((path, f"the stream did not acknowledge its entries within {timeout} s"))
+            patience = 0.0  # the stream is away: the next spool would wait for the same
         except (SpoolError, OSError) as problem:
             _log.warning("spool %s is left as it is: %s", path, problem)
             skipped.append((path, str(problem)))
@@ -172,6 +175,8 @@ async def _recover_one(sender: Sender, path: Path, destination: Destination, tim
     try:
         if orphan.destination not in (destination, None):
             raise SpoolError(f"it goes to {_name(orphan.destination)}; recover it with those settings")
+        if timeout == 0:
+            raise TimeoutError
         with anyio.fail_after(timeout):
             return await recover_into(sender, orphan)
     finally:

@@ -82,7 +82,7 @@ def test_real_session_ids_are_taken(session_id: str) -> None:
         ("a\x85b", "control character '\\x85'"),
         ("\ud800", "lone surrogate"),
         (7, "must be text, not int"),
-        (None, "must be text, not NoneType"),
+        (None, "is missing"),
         (b"bytes", "must be text, not bytes"),
     ],
 )
