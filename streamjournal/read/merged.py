@@ -63,6 +63,7 @@ class MergedRead:
         self.numbered = Numbered(None)
         self.state: StreamState | None = None
         self.finished = False
+        self.scanned = False  # whether the stream was read to its end
         self._resume = resume
         self._begin_at(resume if resume is not None else Cursor(session_id))
 
@@ -178,13 +179,17 @@ class MergedRead:
     def _is_past(self, head: Head, cursor: Cursor) -> bool:
         """Whether the journal has got past the record that the cursor's last entry was in."""
         reached = head.meta.position if head.meta is not None else None
-        if reached is None or reached.stream != cursor.stream:
+        if reached is None or reached.stream != cursor.stream or self.state is None:
             return False
-        place = cursor.shards.get(reached.shard, "")
-        if place.isdigit():
-            return int(reached.sequence) > int(place)
-        ancestors = lineage_of(self.state.shards).ancestors(reached.shard) if self.state else frozenset()
-        return not ancestors.isdisjoint(cursor.shards)
+        lineage = lineage_of(self.state.shards)
+        for shard, place in cursor.shards.items():
+            if any(shard in lineage.ancestors(other) for other in cursor.shards):
+                continue  # the entry came from a descendant
+            if shard == reached.shard:
+                return place.isdigit() and int(reached.sequence) > int(place)
+            if shard in lineage.ancestors(reached.shard):
+                return True
+        return False
 
     async def _body(self, body: Body) -> AsyncGenerator[Block, None]:
         generation, size, passes = _generation(body.head), body.head.size, self._passes
@@ -292,6 +297,7 @@ class MergedRead:
                     async for item in items:
                         if await self._is_new(item.writer, item.n):
                             yield item
+            self.scanned = True
         except UnavailableError as problem:
             self.missing.append(Missing("stream", str(problem)))
         if scan.overdue:

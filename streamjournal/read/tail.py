@@ -190,22 +190,27 @@ class Tail:
             self._send.close()
 
     async def _begin_with(self, session_id: str) -> None:
-        """A session's history, by merged reads: once more when the stream answers at last."""
+        """A session's history, by merged reads: again, until one has got through the stream.
+
+        Only then are the numbers known that make a resend recognisable later.
+        """
         resume = self._resume
         last = self._history if resume is None else None
+        backoff = Backoff(self._access.clock, first=0.2, longest=5.0)
         while True:
             read = MergedRead(self._access, session_id, self._passes, last=last, resume=resume)
             async with aclosing(read.blocks()) as blocks:
                 async for block in blocks:
                     await self._send.send(block)
-            self.missing += read.missing
+            if not backoff.failures:
+                self.missing += read.missing
             self._base = resume = read.cursor
             last = None
-            if read.state is not None:
+            if read.scanned and read.state is not None:
                 break
             if not self._follow:
                 return
-            await self._look_at_stream()
+            await backoff.wait()
         self._numbered[session_id] = read.numbered
         self._places = dict(read.cursor.shards)
         meta = read.head.meta if read.head is not None else None
