@@ -84,6 +84,10 @@ class WriterNumbers:
         self._gaps.setdefault(writer, []).append((highest + 1, n - 1))
         return True
 
+    def begin_at(self, writer: str, n: int) -> None:
+        """Count numbers 1 to n of a new writer in."""
+        self._highest[writer] = n
+
     def touch(self, writer: str) -> None:
         """Count the writer as the one heard last, if it is in the map."""
         if writer in self._highest:

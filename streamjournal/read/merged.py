@@ -308,9 +308,14 @@ class MergedRead:
     async def _is_new(self, writer: str | None, n: int) -> bool:
         """Looks into the body for a writer that the metadata had no room for."""
         if writer is not None and not self.numbered.knows(writer):
-            numbers, _ = await read_history(self._access.store, self.session_id)
-            self.numbered.learn(numbers)
+            await self.learn_numbers()
         return self.numbered.is_new(writer, n)
+
+    async def learn_numbers(self) -> None:
+        """Have every writer's numbers, of the version that was given out, from the journal's lines."""
+        if self.head is not None and not self.numbered.complete:
+            numbers, _ = await read_history(self._access.store, self.session_id, upto=self.head)
+            self.numbered.learn(numbers)
 
     async def _unacknowledged(self, own: Own) -> list[bytes]:
         """Lines of this process that neither the journal nor the stream had."""

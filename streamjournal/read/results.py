@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Self
+from typing import Self, TypeVar
 
 from streamjournal.core.entry import Entry, decode_entry
 from streamjournal.core.errors import InvalidEntryError
@@ -15,6 +15,8 @@ from streamjournal.read.cursor import Cursor
 from streamjournal.read.merged import MergedRead
 from streamjournal.read.tail import Tail
 from streamjournal.read.words import Access, Block, Missing
+
+T = TypeVar("T")
 
 
 class AsyncRead:
@@ -32,21 +34,25 @@ class AsyncRead:
 
     async def blocks(self) -> AsyncGenerator[list[Entry], None]:
         """The entries in lists, as they were read: fewer async steps for many entries."""
-        async with aclosing(self._decoded()) as blocks:
+        async with aclosing(self.decoded()) as blocks:
             async for block, found in blocks:
                 if found:
-                    self._cursor = partial(block.cursor_after, found[-1][1])
+                    self.give(block, found[-1][1])
                 yield [entry for entry, _ in found]
 
     async def __aiter__(self) -> AsyncGenerator[Entry, None]:
-        async with aclosing(self._decoded()) as blocks:
+        async with aclosing(self.decoded()) as blocks:
             async for block, found in blocks:
                 for entry, index in found:
-                    self._cursor = partial(block.cursor_after, index)
+                    self.give(block, index)
                     yield entry
 
-    async def _decoded(self) -> AsyncGenerator[tuple[Block, list[tuple[Entry, int]]], None]:
-        """Each block with its entries, and the index of each one's line."""
+    def give(self, block: Block, index: int) -> None:
+        """Move the cursor past an entry that is given out now."""
+        self._cursor = partial(block.cursor_after, index)
+
+    async def decoded(self) -> AsyncGenerator[tuple[Block, list[tuple[Entry, int]]], None]:
+        """Each block with its entries, and the index of each one's line; `give` moves the cursor."""
         await self._prepare()
         async with aclosing(self._merged.blocks()) as blocks:
             async for block in blocks:
@@ -128,21 +134,26 @@ class Read:
 
     def blocks(self) -> Iterator[list[Entry]]:
         """The entries in lists, as they were read."""
-        blocks = self._read.blocks()
-
-        async def step() -> list[Entry] | None:
-            return await anext(blocks, None)
-
-        try:
-            while (block := self._loop.call(step)) is not None:
-                yield block
-        finally:  # also when left half-way
-            if self._loop.running and not self._loop.is_current:  # the garbage collector may run us there
-                self._loop.call(blocks.aclose)
+        return self._step_through(self._read.blocks())
 
     def __iter__(self) -> Iterator[Entry]:
-        for block in self.blocks():
-            yield from block
+        for block, found in self._step_through(self._read.decoded()):
+            for entry, index in found:  # who leaves here goes on after this entry, not after its block
+                self._read.give(block, index)
+                yield entry
+
+    def _step_through(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        """Each item, by one call into the loop."""
+
+        async def step() -> T | None:
+            return await anext(items, None)
+
+        try:
+            while (item := self._loop.call(step)) is not None:
+                yield item
+        finally:  # also when left half-way
+            if self._loop.running and not self._loop.is_current:  # the garbage collector may run us there
+                self._loop.call(items.aclose)
 
     def all(self) -> list[Entry]:
         """Every entry in one list."""

@@ -170,6 +170,9 @@ class Tail:
             numbered = self._numbered[session_id] = Numbered(None)
             if len(self._numbered) > _SESSIONS:
                 self._numbered.popitem(last=False)
+        self._numbered.move_to_end(session_id)  # the session that was quiet longest is forgotten first
+        if self.session_id is None and item.writer is not None:
+            numbered.begin_at(item.writer, item.n)
         return numbered.is_new(item.writer, item.n)
 
     # The producer's side
@@ -211,6 +214,7 @@ class Tail:
             if not self._follow:
                 return
             await backoff.wait()
+        await read.learn_numbers()  # now, of the version given out: later the journal is further
         self._numbered[session_id] = read.numbered
         self._places = dict(read.cursor.shards)
         meta = read.head.meta if read.head is not None else None

@@ -109,6 +109,11 @@ class Numbered:
             self._durable = head.meta.writers
         self._pending = WriterNumbers()
 
+    @property
+    def complete(self) -> bool:
+        """Whether every writer of the journal is known."""
+        return self._durable.complete
+
     def knows(self, writer: str) -> bool:
         """Whether the numbers of a writer can be told without the journal's body."""
         return self._durable.knows(writer)
@@ -122,6 +127,13 @@ class Numbered:
         if writer is None:
             return True
         return not self._durable.has(writer, n) and self._pending.add(writer, n)
+
+    def begin_at(self, writer: str, n: int) -> None:
+        """Count everything of a writer that was not met before n as known: who begins in the middle
+        of a session does not ask for what came earlier, and must not take a resend of it for news.
+        """
+        if writer not in self._pending and n > 1:
+            self._pending.begin_at(writer, n - 1)
 
 
 class Scan:

@@ -10,18 +10,25 @@ from streamjournal.core.entry import envelope_of, split_id
 from streamjournal.core.lines import split_blocks
 from streamjournal.core.numbers import WriterNumbers
 from streamjournal.core.summary import Status, Summary, status_after
-from streamjournal.store.port import Store
+from streamjournal.store.port import Head, Store
 
 
-async def read_history(store: Store, session_id: str) -> tuple[WriterNumbers, Summary]:
-    """The writers' numbers and the summary, counted from the lines."""
+async def read_history(
+    store: Store, session_id: str, *, upto: Head | None = None
+) -> tuple[WriterNumbers, Summary]:
+    """The writers' numbers and the summary, counted from the lines.
+
+    Args:
+        upto: count what this version of the journal had, and nothing that came later. A reader needs
+            that: what is beyond the version that he gave out is still new to him.
+    """
     numbers = WriterNumbers()
     entries = errors = 0
     first = last = ""
     status: Status = "running"
-    async with store.open(session_id) as body:
-        if body is None:
-            return numbers, Summary()
+    async with store.open(session_id, 0, None if upto is None else upto.size) as body:
+        if body is None or (upto is not None and _generation(body.head) != _generation(upto)):
+            return numbers, Summary()  # deleted, or begun anew: nothing is left of that version
         async for lines in split_blocks(body.chunks):
             for line in filter(None, lines):
                 entries += 1
@@ -36,3 +43,7 @@ async def read_history(store: Store, session_id: str) -> tuple[WriterNumbers, Su
                 last = envelope.timestamp or last
                 status = status_after(envelope, line) or status
     return numbers, Summary(entries, errors, first, last, status)
+
+
+def _generation(head: Head) -> str | None:
+    return head.meta.generation if head.meta is not None else None

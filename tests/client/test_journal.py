@@ -351,3 +351,19 @@ def test_a_tail_in_a_thread_ends_with_its_block(journal: Journal) -> None:
         journal.emit(event, session_id="s").result(10)
     thread.join(10)
     assert found == ["A", "B", "LAST"]
+
+
+def test_a_read_left_early_goes_on_by_its_cursor(journal: Journal) -> None:
+    """The cursor stands after the entry that the loop was left at, in the journal and on the stream."""
+    receipts = [journal.emit("E", session_id="s", details={"n": n}) for n in range(10)]
+    for receipt in receipts:
+        receipt.result(10)
+    for count in (1, 3, 9):
+        begun = journal.read("s")
+        given = []
+        for entry in begun:
+            given.append(entry.details["n"])
+            if len(given) == count:
+                break
+        rest = [entry.details["n"] for entry in journal.read("s", after=begun.cursor)]
+        assert given + rest == list(range(10))
