@@ -34,6 +34,7 @@ _log = structlog.get_logger("streamjournal.ingest")
 _MIB = 2**20
 _LONGEST_INTERVAL = 300.0
 _ENOUGH_FAILURES = 4  # in one flush, to take the store for away
+_ENDS = frozenset(("ended", "failed"))
 _MAX_HEADS = 20_000  # journals whose last known head is kept; a miss is one HEAD request
 
 
@@ -127,13 +128,12 @@ class JournalShard:
             if pending is None:
                 due = now + self._interval(session_id)
                 pending = self._backlog.begin(session_id, before=self._last, now=now, due=due)
-            size = 0
-            for _, item in group:
-                pending.items.append(item)
-                size += len(item.line)
-                if item.status is not None and item.status != "running":
-                    self._backlog.hurry(session_id)
+            added = [item for _, item in group]
+            pending.items += added
+            size = sum([len(item.line) for item in added])
             pending.size += size
+            if not _ENDS.isdisjoint([item.status for item in added]):
+                self._backlog.hurry(session_id)
             if pending.size >= self._settings.session_bytes:
                 self._backlog.hurry(session_id)
             self._hold(size)

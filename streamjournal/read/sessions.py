@@ -197,7 +197,7 @@ async def _unflushed(
             async with aclosing(scan.records(shard, place)) as records:
                 async for record in records:
                     for session_id, item in parse_record(record, state.digest).items:
-                        one = _Unflushed(item._replace(line=b""), shard, len(item.line))
+                        one = _Unflushed(msgspec.structs.replace(item, line=b""), shard, len(item.line))
                         found.setdefault(session_id, []).append(one)
     except UnavailableError as problem:
         missing.append(Missing("stream", str(problem)))

@@ -91,7 +91,7 @@ class Committer:
         """Bring the items that the journal does not have into it, in their order.
 
         Args:
-            items: in stream order; all of this session.
+            items: in stream order; all of this session, and of one shard.
             known: the head after the last commit, if the caller remembers it; otherwise it is asked for.
             still_ours: called before another try; raises LeaseLostError if the shard was lost.
 
@@ -112,6 +112,7 @@ class Committer:
             lines, meta = self._next_version(
                 session_id, base, history, fresh, reached=items[-1].position, deleted=deleted
             )
+            added = meta.summary.entries - history.summary.entries
             try:
                 head = await self._store.append(session_id, base, lines, meta)
             except (CommitConflictError, CommitUnknownError, JournalGoneError) as problem:
@@ -123,12 +124,12 @@ class Committer:
                 await backoff.wait()
                 before, base = base, await self._store.head(session_id)
                 if base is not None and base.meta is not None and base.meta.commit == meta.commit:
-                    return Committed(base, lines.count(b"\n"), len(items) - len(fresh), conflicts)
+                    return Committed(base, added, len(items) - len(fresh), conflicts)
                 deleted = base is None and (deleted or before is not None)
                 await still_ours()
             else:
                 head = _with_all_writers(head, meta.writers)
-                return Committed(head, lines.count(b"\n"), len(items) - len(fresh), conflicts)
+                return Committed(head, added, len(items) - len(fresh), conflicts)
 
     async def _history(self, session_id: str, base: Head | None, items: Sequence[Item]) -> History:
         """What the journal at `base` has; by its metadata, or by its lines where that does not say."""
@@ -162,12 +163,12 @@ class Committer:
 
     async def _lineage_for(self, reached: Position | None, items: Sequence[Item]) -> Lineage:
         """What tells the items' positions from the one reached; nothing needs to be asked in one shard."""
-        if reached is None:
+        if reached is None or not items:
             return _ONE_SHARD
-        shards = {item.position.shard for item in items if item.position.stream == reached.stream}
-        if shards <= {reached.shard}:
+        here = items[0].position
+        if here.stream != reached.stream or here.shard == reached.shard:
             return _ONE_SHARD
-        return await self._lineage(shards | {reached.shard})
+        return await self._lineage({here.shard, reached.shard})
 
     def _next_version(
         self,

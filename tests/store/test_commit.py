@@ -337,7 +337,7 @@ async def test_another_streams_position_says_nothing(bench: Bench) -> None:
 async def test_numbers_hold_across_streams(bench: Bench) -> None:
     """A writer's entry that comes again over another stream (a spool sent there) is no second one."""
     await bench.commit(ours(1, 10))
-    item = ours(1, 1)._replace(position=Position("f" * 16, "a", "1"))
+    item = msgspec.structs.replace(ours(1, 1), position=Position("f" * 16, "a", "1"))
     assert (await bench.commit(item)).written == 0
 
 
