@@ -125,21 +125,28 @@ def _worker(settings: Settings) -> Iterator[None]:
 @contextmanager
 def _live_tail(console: Console, journal: Journal, session_id: str) -> Iterator[None]:
     """Print the session's entries as they come, in a thread, until its SESSION_END."""
-    opened = threading.Event()
+    opened, left = threading.Event(), threading.Event()
 
     def follow() -> None:
-        with journal.tail(session_id, history=None) as entries:
-            opened.set()
-            for entry in entries:
-                console.print(_line(entry), no_wrap=True, overflow="ellipsis")
-                if entry.event_type == "SESSION_END":
-                    return
+        try:
+            with journal.tail(session_id, history=None) as entries:
+                opened.set()
+                for entry in entries:
+                    console.print(_line(entry), no_wrap=True, overflow="ellipsis")
+                    if entry.event_type == "SESSION_END":
+                        return
+        except RuntimeError:
+            if not left.is_set():  # Ctrl-C closes the journal under the tail; that is no trouble
+                raise
 
     thread = threading.Thread(target=follow, name="demo-tail", daemon=True)
     thread.start()
     opened.wait(10)
-    yield
-    thread.join(10)
+    try:
+        yield
+        thread.join(10)
+    finally:
+        left.set()
 
 
 def _line(entry: Entry) -> Text:
@@ -167,6 +174,8 @@ def _say_what_was(console: Console, settings: Settings, session_id: str, entries
     path = f"s3://{settings.bucket_name()}/{key}" if settings.stream else str(Path(settings.home) / key)
     console.print(f"\n[bold]{len(entries)} entries[/], one JSON object a line, in")
     console.print(Text(path, "cyan"), soft_wrap=True)
+    if settings.stream:
+        return  # the emulator ends with the demo
     variables = " ".join(f"{name}={value}" for name, value in _environment(settings).items())
     console.print("\nLook at it again:", style="dim")
     for command in (f"streamjournal read {session_id} -l ERROR", "streamjournal sessions"):

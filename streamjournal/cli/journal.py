@@ -86,7 +86,7 @@ def read(
         if show_cursor:
             notice(f"cursor: {result.cursor}")
     if not printer.count and not result.missing:
-        notice(f"no entries of session {session}" + (" pass" if any(tests.values()) else ""))
+        notice(_nothing(session, tests))
     raise typer.Exit(exit_code(printer.count, result.missing))
 
 
@@ -132,7 +132,19 @@ def tail(
     if show_cursor:
         notice(f"cursor: {entries.cursor}")
     if not follow:
+        if not printer.count and not entries.missing:
+            notice(_nothing(session, tests))
         raise typer.Exit(exit_code(printer.count, entries.missing))
+
+
+def _nothing(session: str | None, tests: Tests) -> str:
+    """What to say when there was nothing to print."""
+    if session is None:
+        matching = "that matches " if any(tests.values()) else ""
+        return f"nothing {matching}waits on the stream"
+    if any(tests.values()):
+        return f"session {session} has no entries that match"
+    return f"there are no entries of session {session}"
 
 
 async def _follow(entries: AsyncTail, printer: EntryPrinter, *, at_once: bool) -> None:

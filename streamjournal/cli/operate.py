@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -57,20 +58,27 @@ def up() -> None:
     settings = load()
     configure_logging(level=logging.WARNING)
     where = settings.stream or str(settings.home_path)
+    notice(f"moving entries from {where} into the journals; Ctrl-C ends it")
 
     async def run() -> None:
         async with anyio.create_task_group() as tasks:
 
             def show(stats: Stats, _: Worker) -> None:
-                tasks.start_soon(_show, stats, where, name="status line")
+                tasks.start_soon(_show, stats, name="status line")
 
             await run_worker(settings, on_stats=show)
             tasks.cancel_scope.cancel()
 
     anyio.run(run)
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
 
 
-async def _show(stats: Stats, where: str) -> None:
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+async def _show(stats: Stats) -> None:
     """The status line: redrawn on a terminal, elsewhere a line whenever something happened."""
     import anyio
 
@@ -78,15 +86,16 @@ async def _show(stats: Stats, where: str) -> None:
     while True:
         lag = max(stats.lag_ms.values(), default=0)
         line = (
-            f"{where} · {stats.shards} shards · {stats.entries:,} entries in {stats.commits:,} commits · "
-            f"{stats.buffered_bytes:,} B waiting · {lag:,} ms behind"
+            f"{stats.entries:,} entries in {_count(stats.commits, 'commit')} · "
+            f"{stats.buffered_bytes:,} B waiting · {lag:,} ms behind · {_count(stats.shards, 'shard')}"
         )
         if stats.dead_letters:
-            line += f" · {stats.dead_letters:,} dead letters"
+            line += f" · {_count(stats.dead_letters, 'dead letter')}"
         if line != last:
             last = line
             if sys.stderr.isatty():
-                sys.stderr.write(f"\r\x1b[2K{line}")
+                width = shutil.get_terminal_size().columns - 1  # a wrapped line could not be redrawn
+                sys.stderr.write(f"\r\x1b[2K{line[:width]}")
             else:
                 sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
@@ -163,7 +172,8 @@ def recover(
 
     async def run() -> int:
         result = await recover_all(settings, timeout=timeout)
-        put(f"recovered {result.entries} entries from {result.spools} spools")
+        entries = "1 entry" if result.entries == 1 else f"{result.entries:,} entries"
+        put(f"recovered {entries} from {_count(result.spools, 'spool')}")
         for path, why in result.skipped:
             notice(f"left as it is: {path}: {why}")
         return EXIT_UNREACHABLE if result.skipped else 0

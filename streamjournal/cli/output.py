@@ -19,6 +19,7 @@ EXIT_NOTHING = 1
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
 
+_WIDEST = 40  # of a table's columns but the last
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
@@ -115,16 +116,20 @@ class EntryPrinter:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         columns = ["time", *(["session"] if self._with_session else []), "level", "event", "tool", "details"]
-        for column in columns:
-            table.add_column(
-                column, overflow="ellipsis", no_wrap=True, ratio=1 if column == "details" else None
-            )
-        for e in self._rows:
-            cells = [_time(e.timestamp), *([e.session_id] if self._with_session else [])]
-            cells += [e.level, e.event_type, e.tool_name or "", _details(e)]
-            style = {"ERROR": "red", "CRITICAL": "bold red", "WARNING": "yellow"}.get(e.level, "")
-            table.add_row(*(Text(_visible(cell)) for cell in cells), style=style)
+        rows = [[_visible(cell) for cell in self._cells(entry)] for entry in self._rows]
+        for i, column in enumerate(columns[:-1]):  # only the details give way when the terminal is narrow
+            width = min(_WIDEST, max(len(column), *(len(cells[i]) for cells in rows)))
+            table.add_column(column, overflow="ellipsis", no_wrap=True, min_width=width, max_width=width)
+        table.add_column(columns[-1], overflow="ellipsis", no_wrap=True)
+        styles = {"ERROR": "red", "CRITICAL": "bold red", "WARNING": "yellow"}
+        for entry, cells in zip(self._rows, rows, strict=True):
+            table.add_row(*map(Text, cells), style=styles.get(entry.level, ""))
         Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+    def _cells(self, entry: Entry) -> list[str]:
+        session = [entry.session_id] if self._with_session else []
+        tool = entry.tool_name or ""
+        return [_time(entry.timestamp), *session, entry.level, entry.event_type, tool, _details(entry)]
 
 
 def short_line(entry: Entry, *, with_session: bool = False) -> str:
@@ -138,7 +143,8 @@ def plain_columns(entry: Entry, *, with_session: bool = False) -> tuple[str, str
     """An entry's time and the rest of its short line, without colours."""
     session = f"{entry.session_id}  " if with_session else ""
     tool = f"{entry.tool_name}  " if entry.tool_name else ""
-    text = _visible(f"{session}{entry.event_type:<16} {tool}{_details(entry)}").rstrip()
+    level = "" if entry.level == "INFO" else f"{entry.level}  "  # a colour alone would be lost in a pipe
+    text = _visible(f"{session}{entry.event_type:<16} {level}{tool}{_details(entry)}").rstrip()
     return _time(entry.timestamp), text
 
 

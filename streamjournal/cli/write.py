@@ -144,15 +144,21 @@ class _Waiting(logging.Handler):
         """Say what is left where, and why; the exit code."""
         self._logger.removeHandler(self)  # closing would say half of this once more
         self._logger.addHandler(logging.NullHandler())
+        spool = self._journal.background.emitter.spool
+        spooled = spool is not None and spool.instance is not None
         left = self._journal.close(0.0).pending
         entries = "1 entry is" if left == 1 else f"{left} entries are"
-        notice(f"{self._problem}; {entries} {_whereabouts(self._journal.settings)}", error=True)
+        notice(
+            f"{self._problem}; {entries} {_whereabouts(self._journal.settings, spooled=spooled)}", error=True
+        )
         return EXIT_UNREACHABLE
 
 
-def _whereabouts(settings: Settings) -> str:
+def _whereabouts(settings: Settings, *, spooled: bool) -> str:
     if settings.spool_path is None:
         return "lost, since STREAMJOURNAL_SPOOL is off"
+    if not spooled:
+        return f"lost, since no spool could be made in {settings.spool_path}"
     return "in the spool only: `streamjournal recover` sends it, or the next write"
 
 

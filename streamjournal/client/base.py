@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from streamjournal import wiring
 from streamjournal.core.clock import Clock, parse_timestamp
+from streamjournal.core.entry import LEVELS, is_known_level
 from streamjournal.core.errors import ClosedJournalError, InvalidEntryError
 from streamjournal.core.foreign import Foreign
 from streamjournal.core.settings import Settings, load
@@ -42,12 +43,15 @@ def as_filter(tests: Tests) -> Filter:
     """The filter that the tests make.
 
     Raises:
-        InvalidEntryError: `since` or `until` names no moment.
+        InvalidEntryError: `since` or `until` names no moment, or `level` is not known.
     """
+    level = tests.get("level")
+    if level is not None and not is_known_level(level):  # it would rank as INFO and hide the slip
+        raise InvalidEntryError("level", f"is {level!r}, which is none of {', '.join(LEVELS)}")
     return Filter(
         event_types=tests.get("event_types"),
         tool=tests.get("tool"),
-        level=tests.get("level"),
+        level=level,
         since=_moment("since", tests.get("since")),
         until=_moment("until", tests.get("until")),
         text=tests.get("text"),

@@ -142,6 +142,11 @@ def _is_writer(text: str) -> bool:
     return _WRITER.fullmatch(text) is not None
 
 
+def is_known_level(level: str) -> bool:
+    """Whether a level is one of LEVELS, or a usual other name of one, in any case."""
+    return level.upper() in _RANKS
+
+
 def level_rank(level: str) -> int:
     """How severe a level is; a level that is not known ranks as INFO."""
     return _RANKS.get(level.upper(), 1)

@@ -117,11 +117,13 @@ class _Unflushed(NamedTuple):
     Args:
         item: its `line` is empty.
         size: bytes of the line.
+        arrival_ms: when the stream took it, milliseconds since 1970.
     """
 
     item: Item
     shard: Shard
     size: int
+    arrival_ms: int
 
 
 async def list_sessions(access: Access, cache: HeadCache, *, limit: int | None = None) -> SessionList:
@@ -197,7 +199,8 @@ async def _unflushed(
             async with aclosing(scan.records(shard, place)) as records:
                 async for record in records:
                     for session_id, item in parse_record(record, state.digest).items:
-                        one = _Unflushed(msgspec.structs.replace(item, line=b""), shard, len(item.line))
+                        bare = msgspec.structs.replace(item, line=b"")
+                        one = _Unflushed(bare, shard, len(item.line), record.arrival_ms)
                         found.setdefault(session_id, []).append(one)
     except UnavailableError as problem:
         missing.append(Missing("stream", str(problem)))
@@ -220,7 +223,7 @@ def _session(
         reached = head.meta.position if head.meta is not None else None
     entries, errors, first, last = summary.entries, summary.errors, summary.first, summary.last
     status = summary.status
-    for item, shard, bytes_ in unflushed:
+    for item, shard, bytes_, arrival_ms in unflushed:
         if state is not None and _behind(state, shard, item.position, reached):
             continue
         if not numbered.is_new(item.writer, item.n):
@@ -231,7 +234,7 @@ def _session(
         last = item.timestamp or last
         status = item.status or status
         size += bytes_ + 1
-        changed = clock.time()
+        changed = max(changed, arrival_ms / 1000)
     shown = "abandoned" if status == "running" and _is_quiet(last, changed, clock) else status
     return changed, Session(session_id, entries, errors, first, last, shown, size)
 

@@ -113,7 +113,7 @@ def test_how_long_ago_is_a_time(command: Command) -> None:
 def test_read_has_three_forms(command: Command, session: str) -> None:
     """Lines for a person, a table, and objects; none has colours when it goes into a pipe."""
     short = command("read", session).out.splitlines()
-    assert short[3].split() == ["2026-01-01", "10:00:03", "TOOL_ERROR", "plot", "error=No", "Font"]
+    assert short[3].split() == ["2026-01-01", "10:00:03", "TOOL_ERROR", "ERROR", "plot", "error=No", "Font"]
     table = command("read", session, "-o", "table").out
     assert table.splitlines()[0].split() == ["time", "level", "event", "tool", "details"]
     assert len(table.splitlines()) == 6
@@ -139,8 +139,10 @@ def test_nothing_found_is_exit_code_1_and_a_notice(command: Command, session: st
     for arguments in (("read", "nope"), ("read", session, "-t", "NOPE"), ("tail", "nope", "--no-follow")):
         done = command(*arguments, "-o", "json")
         assert (done.code, done.out) == (1, "")
-    assert command("read", "nope").err == "no entries of session nope\n"
-    assert command("read", session, "-t", "NOPE").err == "no entries of session s pass\n"
+    assert command("read", "nope").err == "there are no entries of session nope\n"
+    assert command("read", session, "-t", "NOPE").err == "session s has no entries that match\n"
+    assert command("tail", "nope", "--no-follow").err == "there are no entries of session nope\n"
+    assert command("read", session, "-l", "LOUD").code == 2
 
 
 def test_no_sessions_yet_says_how_to_get_one(command: Command) -> None:

@@ -158,7 +158,7 @@ def test_a_spool_of_a_newer_format_is_told_of_and_left_as_it_is(home: Path) -> N
         segment.write_bytes(content)
     done = run("recover")
     assert done.returncode == 3
-    assert b"recovered 1 entries from 1 spools" in done.stdout
+    assert b"recovered 1 entry from 1 spool" in done.stdout
     assert str(newer).encode() in done.stderr
     assert b"newer" in done.stderr
     assert newer.is_dir()
