@@ -28,6 +28,7 @@ from streamjournal.core.errors import (
     NotConfiguredError,
     StreamjournalError,
 )
+from streamjournal.core.sqlite_wal import use_wal
 from streamjournal.leases.port import Lease
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ class SqliteLeases:
     def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect()) as db:
-            db.execute("PRAGMA journal_mode = WAL")
+            use_wal(db, self._busy_timeout)
             db.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes back is only read again
             db.execute("BEGIN IMMEDIATE")  # a lock that a transaction asks for later cannot wait its turn
             if not self._is_prepared(db):

@@ -23,6 +23,7 @@ from typing import Final, Generic, TypeVar
 
 from streamjournal.core import fork_gate
 from streamjournal.core.errors import NotConfiguredError, StreamjournalError, StreamUnavailableError
+from streamjournal.core.sqlite_wal import use_wal
 
 T = TypeVar("T")
 
@@ -185,7 +186,7 @@ class SqliteFile(Generic[T]):
         )
         try:
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # counts for a new file only
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            use_wal(connection, self._busy_seconds)
             connection.execute("PRAGMA synchronous = NORMAL")  # survives any process's death
             connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_BYTES // _PAGE_BYTES}").fetchall()
         except BaseException:

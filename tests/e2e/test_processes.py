@@ -58,7 +58,7 @@ def test_up_says_what_it_does_and_ctrl_c_ends_it(home: Path) -> None:
     """One line with the counts, again whenever they change; what was written is in the journal."""
     done_well("write", "s", "NOTE")
     with running("up") as up:
-        assert str(home) in up.error_with("shards")
+        assert str(home) in up.error_with("journals")
         until((home / "journals" / "s" / "journal.jsonl").exists)
         assert up.end(signal.SIGINT) == 0
 
@@ -134,7 +134,7 @@ def test_kill_9_of_an_emitter_loses_nothing_that_it_accepted() -> None:
     )
     killed = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert b"500 entries from 1 spools" in done_well("recover")
+    assert b"500 entries from 1 spool" in done_well("recover")
     assert b"0 entries" in done_well("recover")
     found = objects(done_well("read", "s", "-o", "json"))
     assert [one["details"]["n"] for one in found] == list(range(500))
