@@ -117,7 +117,16 @@ class JournalBase:
             BufferFullError: the buffer is full, and the policy is `raise`.
             ClosedJournalError: after `close`.
         """
-        raise NotImplementedError  # replaced in __init__
+        return self.background.emitter.emit(
+            event_type,
+            session_id=session_id,
+            tool_name=tool_name,
+            details=details,
+            level=level,
+            span_id=span_id,
+            parent_id=parent_id,
+            source=source,
+        )
 
     def emit_line(self, line: bytes, *, session_id: str | None = None) -> Receipt:
         """Accept a line that somebody else wrote: JSON of an entry, from an older journal or another tool.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint
+
+from streamjournal.core.threads import into_this_loop
 
 
 class Wakeup:
@@ -18,22 +19,18 @@ class Wakeup:
     def __init__(self) -> None:
         self._flag = False
         self._event: anyio.Event | None = None
-        self._schedule: Callable[..., Any] | None = None
+        self._call: Callable[[Callable[[], None]], None] | None = None
 
     def bind(self) -> None:
         """Belong to the running event loop from now on."""
-        native: Any = current_token().native_token
-        self._schedule = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
+        self._call = into_this_loop()
         self._flag = True  # who set it before now could not know of this loop: look once in any case
 
     def set(self) -> None:
         """Wake the waiting task, or the next one that waits."""
         self._flag = True
-        if self._schedule is not None:
-            try:
-                self._schedule(self._fire)
-            except RuntimeError:  # the loop is closed; the flag stays for the next one
-                return
+        if self._call is not None:  # a closed loop calls nothing; the flag stays for the next one
+            self._call(self._fire)
 
     def _fire(self) -> None:
         if self._event is not None:
