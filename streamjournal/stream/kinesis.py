@@ -27,6 +27,7 @@ from streamjournal.stream.kinesis_pace import ShardPace
 from streamjournal.stream.kinesis_reader import KinesisReader
 from streamjournal.stream.port import Accepted, PutRecord, Refused, Shard
 
+_RETENTION_SECONDS: Final = 600.0  # that a retention once learnt is taken for true
 _TOKEN_EXPIRED: Final = "ExpiredNextTokenException"  # noqa: S105 - an error code
 
 
@@ -55,12 +56,26 @@ class KinesisStream:
         self._idle_seconds = idle_seconds
         self._read_seconds = 1 / reads_per_second
         self._paces: dict[str, ShardPace] = {}
+        self._retention: float | None = None
+        self._retention_at = 0.0
 
     async def identity(self) -> StreamIdentity:
         """Which stream this is: its ARN, and when it was created."""
         summary = await self._calls.describe()
+        self._learn(summary)
         created = summary["StreamCreationTimestamp"].astimezone(UTC)
         return StreamIdentity(summary["StreamARN"], created.isoformat().replace("+00:00", "Z"))
+
+    async def retention(self) -> float:
+        """How long the stream keeps a record, seconds, as it was at most ten minutes ago.
+
+        `identity` learns it on the way, so this seldom makes a call of its own. It may be
+        changed while a worker runs.
+        """
+        age = self._clock.monotonic() - self._retention_at
+        if self._retention is None or age > _RETENTION_SECONDS:
+            return self._learn(await self._calls.describe())
+        return self._retention
 
     async def shards(self) -> list[Shard]:
         """Every shard that the stream lists, parents before children.
@@ -110,6 +125,12 @@ class KinesisStream:
     async def aclose(self) -> None:
         """Close the client."""
         await self._calls.aclose()
+
+    def _learn(self, summary: Mapping[str, Any]) -> float:
+        """Keep, and give, the retention that a description of the stream tells."""
+        self._retention = summary["RetentionPeriodHours"] * 3600.0
+        self._retention_at = self._clock.monotonic()
+        return self._retention
 
     async def _list_shards(self) -> list[dict[str, Any]]:
         """Every page; from the start again if its token, good for 5 minutes, expired on the way."""

@@ -66,6 +66,11 @@ class MemoryStream:
         await checkpoint()
         return self._identity
 
+    async def retention(self) -> float:
+        """How old a record must be before it is deleted, seconds."""
+        await checkpoint()
+        return self._retention_ms / 1000
+
     async def shards(self) -> list[Shard]:
         """Every shard that was not forgotten, parents before children."""
         await checkpoint()

@@ -128,6 +128,14 @@ class Stream(Protocol):
         """Every shard that still holds records or takes them, parents before children."""
         ...
 
+    async def retention(self) -> float:
+        """How long the stream keeps a record, seconds. Costs a call now and then at most.
+
+        Raises:
+            NotConfiguredError, StreamUnavailableError: as for `identity`.
+        """
+        ...
+
     async def put(self, records: Sequence[PutRecord]) -> list[Accepted | Refused]:
         """Put records, and say of each what became of it, in the same order.
 

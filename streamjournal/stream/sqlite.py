@@ -64,6 +64,10 @@ class SqliteStream:
         """Which stream this is; makes it if there is none."""
         return (await self._info()).identity
 
+    async def retention(self) -> float:
+        """How old a record must be before `trim` may delete it, seconds: the setting, not the file's."""
+        return self._retention_seconds
+
     async def shards(self) -> list[Shard]:
         """The shards, which are always the same, and open."""
         return list((await self._info()).shards)

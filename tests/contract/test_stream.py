@@ -261,6 +261,11 @@ async def test_identity(rig):
     assert after.digest != before.digest
 
 
+async def test_retention(rig):
+    """How long a record stays, in seconds: an hour as the rig made it, 24 of them on a new Kinesis stream."""
+    assert await rig.stream.retention() == (HOUR if rig.own_time else 24 * HOUR)
+
+
 async def test_concurrent_puts(stream):
     """Puts at the same time lose nothing, double nothing, and draw different numbers."""
     outcomes: list[Accepted] = []

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
+from streamjournal.core.clock import Clock
 from streamjournal.core.errors import NotConfiguredError, StreamUnavailableError, ThrottledError
 from streamjournal.core.position import ShardStart
 from streamjournal.stream.kinesis import KinesisStream
@@ -280,6 +281,20 @@ async def test_no_region(aws_emulator, monkeypatch):
     stream = kinesis_stream("agents")
     with pytest.raises(NotConfiguredError, match="AWS_REGION"):
         await stream.put(records("s", "x"))
+    await stream.aclose()
+
+
+async def test_the_retention_costs_no_call_of_its_own(name, client):
+    """Asking who the stream is tells it; it is asked for again only when that is ten minutes ago."""
+    now = [0.0]
+    stream = KinesisStream(name, client=client, clock=Clock(monotonic=lambda: now[0]))
+    await stream.identity()
+    for now[0] in (0.0, 300.0, 600.0):
+        assert await stream.retention() == 86_400
+    assert [call for call, _ in client.calls] == ["describe_stream_summary"]
+    await client.increase_stream_retention_period(StreamName=name, RetentionPeriodHours=48)
+    now[0] = 601.0
+    assert await stream.retention() == 172_800
     await stream.aclose()
 
 
