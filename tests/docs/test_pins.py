@@ -35,7 +35,7 @@ def pins(file: str) -> dict[str, str]:
     ("file", "wanted"),
     [
         ("dev.txt", [*BASE, *chain(*EXTRAS.values(), *GROUPS.values())]),
-        ("worker.txt", [*BASE, *EXTRAS["aws"]]),
+        ("worker.txt", [*BASE, *EXTRAS["aws"], *EXTRAS["metrics"]]),
     ],
 )
 def test_pins_fit(file: str, wanted: list[str]) -> None:
