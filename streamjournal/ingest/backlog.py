@@ -19,14 +19,16 @@ class Pending:
         serial: in the order of the sessions' first pending records.
         before: sequence number of the record before that one; None if it was the first.
         since: monotonic seconds when it was taken.
+        arrival_ms: when the stream took its first pending record, milliseconds since 1970.
     """
 
-    __slots__ = ("before", "items", "serial", "since", "size")
+    __slots__ = ("arrival_ms", "before", "items", "serial", "since", "size")
 
-    def __init__(self, serial: int, before: str | None, since: float) -> None:
+    def __init__(self, serial: int, before: str | None, since: float, arrival_ms: int) -> None:
         self.serial = serial
         self.before = before
         self.since = since
+        self.arrival_ms = arrival_ms
         self.items: list[Item] = []
         self.size = 0
 
@@ -44,14 +46,17 @@ class Backlog:
         self._times: list[tuple[float, int, str]] = []  # a heap; may hold what is gone already
         self._urgent: set[str] = set()
 
-    def begin(self, session_id: str, *, before: str | None, now: float, due: float) -> Pending:
+    def begin(
+        self, session_id: str, *, before: str | None, now: float, due: float, arrival_ms: int
+    ) -> Pending:
         """Add a session, with its first entry to come.
 
         Args:
             before: sequence number of the record before its first.
             due: monotonic seconds when it is to be flushed at the latest.
+            arrival_ms: when the stream took its first record, milliseconds since 1970.
         """
-        pending = self.sessions[session_id] = Pending(next(self._serials), before, now)
+        pending = self.sessions[session_id] = Pending(next(self._serials), before, now, arrival_ms)
         heappush(self._times, (due, pending.serial, session_id))
         return pending
 

@@ -97,6 +97,7 @@ class JournalShard:
         self._size = 0  # bytes of entries and letters
         self._backoff = Backoff(sink.clock, first=0.2, longest=30.0)
         self._not_before = 0.0
+        self._seen = sink.stats.shard(shard_id, sink.clock.monotonic())
 
     def take(self, records: Sequence[Record]) -> None:
         """Take records: entries to their sessions, poison to the dead letters."""
@@ -106,11 +107,12 @@ class JournalShard:
             items, poison = parse_record(record, self._stream)
             if poison:
                 self._add_letters(record, poison)
-            self._add(items, now)
+            self._add(items, now, record.arrival_ms)
             self._last = record.sequence
             entries += len(items)
         self._sink.stats.records += len(records)
         self._sink.stats.entries += entries
+        self._note_oldest()
 
     def _add_letters(self, record: Record, poison: Sequence[Poison]) -> None:
         key, arrival = record.partition_key, record.arrival_ms
@@ -121,13 +123,15 @@ class JournalShard:
             self._letters_size += len(data)
             self._hold(len(data))
 
-    def _add(self, items: Sequence[tuple[str, Item]], now: float) -> None:
+    def _add(self, items: Sequence[tuple[str, Item]], now: float, arrival_ms: int) -> None:
         """Add a record's entries; nearly always they are all of one session."""
         for session_id, group in groupby(items, key=itemgetter(0)):
             pending = self._backlog.sessions.get(session_id)
             if pending is None:
                 due = now + self._interval(session_id)
-                pending = self._backlog.begin(session_id, before=self._last, now=now, due=due)
+                pending = self._backlog.begin(
+                    session_id, before=self._last, now=now, due=due, arrival_ms=arrival_ms
+                )
             added = [item for _, item in group]
             pending.items += added
             size = sum([len(item.line) for item in added])
@@ -181,13 +185,17 @@ class JournalShard:
         now = self._clock.monotonic()
         if now < self._not_before or not self.pending:
             return
+        due = self._due(now, everything=everything or self._sink.budget.full)
+        if (due or self._letters) and self._seen.due_since is None:
+            self._seen.due_since = now  # until all of it is written: also seen while a store never answers
         try:
             await self._put_letters()
-            await self._commit(self._due(now, everything=everything or self._sink.budget.full))
+            await self._commit(due)
         except LeaseLostError:
             raise
         except StreamjournalError as problem:
             wait = self._backoff.failed()
+            self._sink.stats.flush_failures += 1
             self._not_before = self._clock.monotonic() + wait
             self._sink.trouble.failed(f"store for {self._shard_id}", problem)
             _log.warning(
@@ -196,6 +204,16 @@ class JournalShard:
         else:
             self._backoff.worked()
             self._sink.trouble.worked(f"store for {self._shard_id}")
+            self._seen.due_since = None
+        self._note_oldest()
+
+    def _note_oldest(self) -> None:
+        """Say how old the oldest record is that is not durable."""
+        oldest = self._backlog.oldest()
+        arrivals = [letter.arrival_ms for letter in self._letters[:1]]
+        if oldest is not None:
+            arrivals.append(oldest.arrival_ms)
+        self._seen.oldest_ms = min(arrivals, default=None)
 
     def _due(self, now: float, *, everything: bool) -> list[str]:
         if everything:
@@ -206,8 +224,16 @@ class JournalShard:
         if not self._letters:
             return
         keys = await self._sink.store.put_dead_letters(self._letters)
-        for letter, key in zip(self._letters, keys, strict=True):
-            _log.error("dead_letter", key=key, reason=letter.reason, shard=letter.shard, at=letter.sequence)
+        first = self._letters[0]
+        _log.error(
+            "dead_letters",
+            shard=self._shard_id,
+            count=len(keys),
+            first=keys[0],
+            reason=first.reason,
+            note="`streamjournal dead-letters` shows and replays them",
+        )
+        self._seen.wrote(self._clock.monotonic())
         self._sink.stats.dead_letters += len(self._letters)
         self._hold(-self._letters_size)
         self._letters, self._letters_size = [], 0
@@ -247,6 +273,7 @@ class JournalShard:
     async def _commit_one(self, session_id: str) -> None:
         pending = self._backlog.sessions[session_id]
         known = self._heads.get(session_id)
+        began = self._clock.monotonic()
         try:
             done = await self._sink.committer.commit(session_id, pending.items, known, self._still_ours)
         except CommitRefusedError as problem:
@@ -257,8 +284,10 @@ class JournalShard:
             stats.conflicts += done.conflicts
             stats.duplicates += done.duplicates
             stats.bytes += pending.size
+            stats.flushes.add(self._clock.monotonic() - began)
             if done.head is not None:
                 self._remember(session_id, done.head)
+        self._seen.wrote(self._clock.monotonic())
         self._backlog.end(session_id)
         self._hold(-pending.size)
 
@@ -292,3 +321,4 @@ class JournalShard:
         self._hold(-self._size)
         self._backlog.clear()
         self._letters, self._letters_size = [], 0
+        self._note_oldest()

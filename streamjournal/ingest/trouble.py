@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from streamjournal.core.clock import Clock
 from streamjournal.core.errors import NotConfiguredError
+
+
+class Failure(NamedTuple):
+    """Something that does not work.
+
+    Args:
+        what: `worker`, `shard …`, `store for …`, `lease …`.
+        seconds: for how long.
+        problem: the last thing that went wrong.
+    """
+
+    what: str
+    seconds: float
+    problem: Exception
 
 
 class Trouble:
@@ -24,8 +40,14 @@ class Trouble:
 
     def lasting(self, seconds: float) -> Exception | None:
         """A problem that has lasted for so long, or that time will not mend."""
+        failures = self.failures(seconds)
+        return failures[0].problem if failures else None
+
+    def failures(self, seconds: float) -> list[Failure]:
+        """Every failure that has lasted for so long, or that time will not mend."""
         now = self._clock.monotonic()
-        for since, problem in self._since.values():
-            if now - since >= seconds or isinstance(problem, NotConfiguredError):
-                return problem
-        return None
+        return [
+            Failure(what, now - since, problem)
+            for what, (since, problem) in self._since.items()
+            if now - since >= seconds or isinstance(problem, NotConfiguredError)
+        ]
