@@ -22,6 +22,7 @@ StreamjournalError
 │   ├── JournalGoneError     the journal that was to be made longer does not exist any more
 │   └── CommitRefusedError   the store refuses this write for good
 ├── BadAggregateError        (ValueError)   a record begins as an aggregate, and is none
+├── DeadLetterError          an object among the dead letters is none; look at it by hand
 ├── RecordsTrimmedError      the position asked for is older than the stream's retention
 ├── LeaseLostError           somebody else holds the lease now; stop working on that shard
 └── SpoolError               a spool file cannot be used
@@ -148,6 +149,14 @@ class BadAggregateError(StreamjournalError, ValueError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"not a usable aggregated record: {reason}")
         self.reason = reason
+
+
+class DeadLetterError(StreamjournalError):
+    """An object among the dead letters cannot be read as one. `key` is its name in the store."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key} is no dead letter: {problem}")
+        self.key = key
 
 
 class RecordsTrimmedError(StreamjournalError):

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from streamjournal.core.entry import decode_envelope
+from streamjournal.core.entry import UNDECODABLE, decode_envelope
 from streamjournal.store.meta import Meta
 
 _PIECE: Final = 2**20
@@ -23,7 +23,7 @@ def counting_extra(meta: Meta, body: int, start: int, stop: int) -> Meta:
         entries += 1
         try:
             errors += decode_envelope(line).level == "ERROR"
-        except (msgspec.MsgspecError, UnicodeDecodeError):  # it stays, as every line does
+        except UNDECODABLE:  # it stays, as every line does
             continue
     counted = msgspec.structs.replace(
         meta.summary, entries=meta.summary.entries + entries, errors=meta.summary.errors + errors

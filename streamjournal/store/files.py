@@ -27,15 +27,17 @@ from streamjournal.store.first_line import MAX_FIRST_LINE, session_id_in
 from streamjournal.store.journal_folder import State
 from streamjournal.store.meta import Meta
 from streamjournal.store.names import (
+    DEAD_LETTERS,
     SCRATCH,
     blob_key,
     dead_letter_key,
     is_blob_key,
+    is_dead_letter_key,
     session_name,
     session_of,
 )
 from streamjournal.store.os_errors import explained
-from streamjournal.store.port import Body, DeadLetter, Head, Listed
+from streamjournal.store.port import Body, DeadLetter, Head, Listed, ListedLetter, decode_letter
 
 CHUNK: Final = 2**20  # bytes per read, and so the memory that a reader needs
 _LISTED_AT_ONCE: Final = 256
@@ -133,6 +135,21 @@ class FilesStore:
         files = [(self.home / key, msgspec.json.encode(it)) for key, it in zip(keys, letters, strict=True)]
         await self._run(_write_each, files, self._clock.draw_id())
         return keys
+
+    async def list_dead_letters(self) -> AsyncIterator[ListedLetter]:
+        """See `store.port.Store.list_dead_letters`."""
+        for letter in await self._run(_letters, self.home):
+            yield letter
+
+    async def get_dead_letter(self, key: str) -> DeadLetter | None:
+        """See `store.port.Store.get_dead_letter`."""
+        data = await self._run(_read, self.home / key) if is_dead_letter_key(key) else None
+        return None if data is None else decode_letter(key, data)
+
+    async def remove_dead_letter(self, key: str) -> None:
+        """See `store.port.Store.remove_dead_letter`."""
+        if is_dead_letter_key(key):
+            await self._run(partial((self.home / key).unlink, missing_ok=True))
 
     async def probe(self) -> None:
         """See `store.port.Store.probe`; makes sure of the OS lock too, which some mounts only pretend."""
@@ -234,6 +251,20 @@ def _names(folder: Path, stem: str) -> list[str]:
         return []
     ours = (name for name in names if name and not any("\ud800" <= c <= "\udfff" for c in name))
     return sorted(ours, key=lambda name: name.encode() + b"/")
+
+
+def _letters(home: Path) -> list[ListedLetter]:
+    """The dead letters' files, in the order of S3's keys; one that is removed meanwhile is left out."""
+    found = []
+    for path in (home / DEAD_LETTERS).glob("*/*/*.json"):
+        key = path.relative_to(home).as_posix()
+        if is_dead_letter_key(key):
+            try:
+                known = path.stat()
+            except FileNotFoundError:
+                continue
+            found.append(ListedLetter(key, known.st_size, known.st_mtime))
+    return sorted(found)
 
 
 def _read(path: Path) -> bytes | None:

@@ -20,7 +20,7 @@ from streamjournal.core.errors import CommitConflictError, JournalGoneError
 from streamjournal.store.first_line import session_id_in
 from streamjournal.store.meta import Meta
 from streamjournal.store.names import blob_key, dead_letter_key, is_blob_key, session_name, session_of
-from streamjournal.store.port import Body, DeadLetter, Head, Listed
+from streamjournal.store.port import Body, DeadLetter, Head, Listed, ListedLetter, decode_letter
 
 _CHUNK = 2**20
 
@@ -63,6 +63,7 @@ class MemoryStore:
         self.deleted: list[list[Version]] = []
         self.blobs: dict[str, bytes] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
+        self._letters_written: dict[str, float] = {}
 
     # The port
 
@@ -138,8 +139,28 @@ class MemoryStore:
         await checkpoint()
         keys = [dead_letter_key(it.stream, it.shard, it.sequence, it.index) for it in letters]
         for key, letter in zip(keys, letters, strict=True):
-            self.dead_letters[key] = msgspec.json.decode(msgspec.json.encode(letter), type=DeadLetter)
+            self.dead_letters[key] = decode_letter(key, msgspec.json.encode(letter))
+            self._letters_written[key] = self._clock.time()
         return keys
+
+    async def list_dead_letters(self) -> AsyncIterator[ListedLetter]:
+        """See `store.port.Store.list_dead_letters`."""
+        for key in sorted(self.dead_letters):
+            await checkpoint()
+            if letter := self.dead_letters.get(key):
+                size = len(msgspec.json.encode(letter))
+                yield ListedLetter(key, size, self._letters_written.get(key, 0.0))
+
+    async def get_dead_letter(self, key: str) -> DeadLetter | None:
+        """See `store.port.Store.get_dead_letter`."""
+        await checkpoint()
+        return self.dead_letters.get(key)
+
+    async def remove_dead_letter(self, key: str) -> None:
+        """See `store.port.Store.remove_dead_letter`."""
+        await checkpoint()
+        self.dead_letters.pop(key, None)
+        self._letters_written.pop(key, None)
 
     async def probe(self) -> None:
         """See `store.port.Store.probe`; conditions always hold here."""

@@ -35,6 +35,10 @@ _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.I
 _DIGEST_LENGTH: Final = 64
 _SAFE_TILDE: Final = re.compile(r"~[0-9a-f]{64}")
 _BLOB_KEY: Final = re.compile(r"blobs/(?!\.\.?/)[A-Za-z0-9%._~-]{1,200}/[A-Za-z0-9%._~-]{1,240}\.json")
+_LETTER_KEY: Final = re.compile(
+    r"dead-letters/(?!\.\.?/)[A-Za-z0-9%._~-]{1,200}/(?!\.\.?/)[A-Za-z0-9%._~-]{1,240}/"
+    r"(?P<sequence>[0-9a-z]{1,200})-(?P<index>[0-9]{1,18})\.json"
+)
 
 
 def session_name(session_id: str) -> str:
@@ -87,3 +91,16 @@ def is_blob_key(key: str) -> bool:
 def dead_letter_key(stream: str, shard: str, sequence: str, index: int) -> str:
     """The object of a dead letter; the same letter gets the same key, so a replay writes no second."""
     return f"{DEAD_LETTERS}{quote(stream, safe='')}/{quote(shard, safe='')}/{sequence}-{index}.json"
+
+
+def is_dead_letter_key(key: str) -> bool:
+    """Whether a key is a dead letter's. A person may type one, and it must not lead anywhere else."""
+    return _LETTER_KEY.fullmatch(key) is not None
+
+
+def dead_letter_order(key: str) -> tuple[str, int, str, int]:
+    """Sorts dead letters' keys by shard, then as the stream had them: numbers of any length by value."""
+    match = _LETTER_KEY.fullmatch(key)
+    if match is None:
+        return (key, 0, "", 0)
+    return (key.rpartition("/")[0], len(match["sequence"]), match["sequence"], int(match["index"]))

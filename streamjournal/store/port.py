@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from streamjournal.core.errors import DeadLetterError
 from streamjournal.store.meta import Meta
 
 
@@ -49,6 +50,19 @@ class Listed(NamedTuple):
     modified: float
 
 
+class ListedLetter(NamedTuple):
+    """A dead letter as a listing shows it.
+
+    Args:
+        size: bytes of the object.
+        modified: when it was written, seconds since 1970.
+    """
+
+    key: str
+    size: int
+    modified: float
+
+
 class Body(NamedTuple):
     """Bytes of a journal, and the head of exactly the version that they are of.
 
@@ -81,6 +95,18 @@ class DeadLetter(msgspec.Struct, frozen=True):
     reason: str
     data: bytes
     arrival_ms: int = 0
+
+
+def decode_letter(key: str, data: bytes) -> DeadLetter:
+    """The dead letter in an object, as every adapter writes it (JSON, the bytes in base64).
+
+    Raises:
+        DeadLetterError: somebody else wrote the object, or changed it.
+    """
+    try:
+        return msgspec.json.decode(data, type=DeadLetter)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+        raise DeadLetterError(key, str(problem)) from None
 
 
 class Store(Protocol):
@@ -143,6 +169,22 @@ class Store(Protocol):
 
     async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> list[str]:
         """Keep dead letters, and give their keys; the same letter again writes the same object."""
+        ...
+
+    def list_dead_letters(self) -> AsyncIterator[ListedLetter]:
+        """Every dead letter, in the order of the keys. One that goes meanwhile may be listed or not."""
+        ...
+
+    async def get_dead_letter(self, key: str) -> DeadLetter | None:
+        """A dead letter, None if there is none.
+
+        Raises:
+            DeadLetterError: the object is there, and is no dead letter.
+        """
+        ...
+
+    async def remove_dead_letter(self, key: str) -> None:
+        """Delete a dead letter; nothing happens if it is gone."""
         ...
 
     async def probe(self) -> None:

@@ -22,16 +22,18 @@ from streamjournal.store.body_cache import BodyCache
 from streamjournal.store.first_line import MAX_FIRST_LINE, session_id_in
 from streamjournal.store.meta import Meta
 from streamjournal.store.names import (
+    DEAD_LETTERS,
     JOURNAL,
     SCRATCH,
     blob_key,
     dead_letter_key,
     is_blob_key,
+    is_dead_letter_key,
     journal_key,
     name_in_key,
     session_of,
 )
-from streamjournal.store.port import Body, DeadLetter, Head, Listed
+from streamjournal.store.port import Body, DeadLetter, Head, Listed, ListedLetter, decode_letter
 from streamjournal.store.s3_append import Appender
 from streamjournal.store.s3_errors import S3_ERRORS, explain_s3, explained, is_beyond_end, is_missing
 from streamjournal.store.s3_probe import probe
@@ -113,14 +115,8 @@ class S3Store:
 
     async def journals(self) -> AsyncIterator[Listed]:
         """See `store.port.Store.journals`; one ListObjectsV2 per 1,000 objects."""
-        s3 = await self._client.get()
-        pages = aiter(s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix))
-        while True:
-            with explained(self._bucket):
-                page = await anext(pages, None)
-            if page is None:
-                return
-            for found in page.get("Contents", ()):
+        async with aclosing(self._listed(self._prefix)) as objects:
+            async for found in objects:
                 name = name_in_key(self._prefix, found["Key"])
                 if name is not None:
                     modified = found["LastModified"].timestamp()
@@ -149,13 +145,7 @@ class S3Store:
 
     async def get_blob(self, key: str) -> bytes | None:
         """See `store.port.Store.get_blob`."""
-        answer = await self._get(key, None) if is_blob_key(key) else None
-        if answer is None:
-            return None
-        async with answer["Body"] as stream:
-            with explained(self._bucket):
-                data: bytes = await stream.read()
-        return data
+        return await self._read(key) if is_blob_key(key) else None
 
     async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> list[str]:
         """See `store.port.Store.put_dead_letters`."""
@@ -176,6 +166,25 @@ class S3Store:
         if failures:
             raise failures[0]
         return keys
+
+    async def list_dead_letters(self) -> AsyncIterator[ListedLetter]:
+        """See `store.port.Store.list_dead_letters`; one ListObjectsV2 per 1,000 objects."""
+        async with aclosing(self._listed(DEAD_LETTERS)) as objects:
+            async for found in objects:
+                if is_dead_letter_key(found["Key"]):
+                    yield ListedLetter(found["Key"], found["Size"], found["LastModified"].timestamp())
+
+    async def get_dead_letter(self, key: str) -> DeadLetter | None:
+        """See `store.port.Store.get_dead_letter`."""
+        data = await self._read(key) if is_dead_letter_key(key) else None
+        return None if data is None else decode_letter(key, data)
+
+    async def remove_dead_letter(self, key: str) -> None:
+        """See `store.port.Store.remove_dead_letter`; `init` turns versioning on, so the bytes stay."""
+        if is_dead_letter_key(key):
+            s3 = await self._client.get()
+            with explained(self._bucket):
+                await s3.delete_object(Bucket=self._bucket, Key=key)
 
     async def probe(self) -> None:
         """See `store.port.Store.probe`; asks with the client that commits."""
@@ -241,6 +250,28 @@ class S3Store:
                 raise _BeyondEndError from problem
             raise explain_s3(problem, self._bucket) from problem
         return answer
+
+    async def _listed(self, prefix: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Every object whose key starts so, a page of 1,000 after the other."""
+        s3 = await self._client.get()
+        pages = aiter(s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
+        while True:
+            with explained(self._bucket):
+                page = await anext(pages, None)
+            if page is None:
+                return
+            for found in page.get("Contents", ()):
+                yield found
+
+    async def _read(self, key: str) -> bytes | None:
+        """All of an object's bytes; None if there is no such object."""
+        answer = await self._get(key, None)
+        if answer is None:
+            return None
+        async with answer["Body"] as stream:
+            with explained(self._bucket):
+                data: bytes = await stream.read()
+        return data
 
     async def _put(self, key: str, data: bytes) -> None:
         s3 = await self._client.get()

@@ -10,6 +10,7 @@ import anyio
 import msgspec
 import pytest
 
+from streamjournal.core.clock import SYSTEM
 from streamjournal.core.entry import MAX_SESSION_ID_BYTES
 from streamjournal.core.errors import CommitConflictError, CommitError, JournalGoneError
 from streamjournal.store.names import session_name, session_of
@@ -373,6 +374,41 @@ async def test_dead_letters_are_idempotent(store: Store) -> None:
     assert len(set(keys)) == 20
     assert await store.put_dead_letters(letters) == keys
     assert keys[0] == "dead-letters/0123456789abcdef/shardId-000000000000/4711-0.json"
+
+
+async def test_dead_letters_are_listed_read_and_removed(store: Store) -> None:
+    """What was put is listed with its size and time, reads as it was, and is gone once removed."""
+    assert [it async for it in store.list_dead_letters()] == []
+    unsent = msgspec.structs.replace(_letter(7), shard="unsent", sequence="k3v9q2m8x1", partition_key="日本")
+    keys = await store.put_dead_letters([_letter(0), _letter(10), _letter(2), unsent])
+    await begin(store, "s")
+
+    listed = [it async for it in store.list_dead_letters()]
+    assert [it.key for it in listed] == sorted(keys)
+    assert all(it.size > 100 and abs(it.modified - SYSTEM.time()) < 60 for it in listed)
+    assert await store.get_dead_letter(keys[1]) == _letter(10)
+    assert await store.get_dead_letter(keys[3]) == unsent
+
+    await store.remove_dead_letter(keys[1])
+    await store.remove_dead_letter(keys[1])
+    assert await store.get_dead_letter(keys[1]) is None
+    assert [it.key for it in [it async for it in store.list_dead_letters()]] == sorted({*keys} - {keys[1]})
+
+
+async def test_a_dead_letters_key_leads_nowhere_else(store: Store, rig: Rig) -> None:
+    """A key is typed by a person: it neither reads nor removes anything else."""
+    await begin(store, "s", b'{"kept":1}\n')
+    for key in (
+        "journals/s/journal.jsonl",
+        "dead-letters/../journals/s/journal.jsonl",
+        "dead-letters/../journals/s-0.json",
+        "dead-letters/x/../../journals/1-0.json",
+        "/etc/hostname",
+        "",
+    ):
+        assert await store.get_dead_letter(key) is None
+        await store.remove_dead_letter(key)
+    assert rig.raw("s") == b'{"kept":1}\n'
 
 
 async def test_the_probe_passes_and_leaves_nothing(store: Store) -> None:

@@ -17,6 +17,7 @@ import pytest
 from streamjournal.core.errors import (
     CommitConflictError,
     CommitRefusedError,
+    DeadLetterError,
     JournalGoneError,
     NotConfiguredError,
     StoreUnavailableError,
@@ -157,6 +158,30 @@ async def test_lines_added_by_hand_stay_and_are_counted(rig: FilesRig) -> None:
     last = await rig.store.append("s", head, THIRD, some_meta(3, entries=5))
     assert last.meta is not None
     assert last.meta.summary.entries == 5
+
+
+async def test_a_line_by_hand_that_is_nested_beyond_decoding_is_counted(rig: FilesRig) -> None:
+    """Whatever a person appended, the next commit goes on."""
+    base = await begin(rig.store, "s", FIRST)
+    deep = b'{"event_type":"NOTE","details":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    with rig.path("s").open("ab") as file:
+        file.write(deep)
+    head = await rig.store.append("s", base, THIRD, some_meta(2))
+    assert rig.raw("s") == FIRST + deep + THIRD
+    assert head.meta is not None
+    assert head.meta.summary.entries == 3
+
+
+async def test_a_file_among_the_dead_letters_that_is_none(rig: FilesRig) -> None:
+    """It is told apart from one that is missing, and only our names are listed."""
+    folder = rig.home / "dead-letters" / "0123456789abcdef" / "unsent"
+    folder.mkdir(parents=True)
+    for name in ("k3v9q2m8x1-17.json", "notes.json", ".new-abc", "k3v9q2m8x1-1.json~"):
+        (folder / name).write_bytes(b"\xff{")
+    (listed,) = [it async for it in rig.store.list_dead_letters()]
+    assert listed.key == "dead-letters/0123456789abcdef/unsent/k3v9q2m8x1-17.json"
+    with pytest.raises(DeadLetterError, match=r"k3v9q2m8x1-17\.json is no dead letter"):
+        await rig.store.get_dead_letter(listed.key)
 
 
 async def test_a_hand_is_told_from_a_dead_writer(rig: FilesRig, monkeypatch: pytest.MonkeyPatch) -> None:

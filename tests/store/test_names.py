@@ -13,7 +13,9 @@ from streamjournal.store.names import (
     MAX_NAME_BYTES,
     blob_key,
     dead_letter_key,
+    dead_letter_order,
     is_blob_key,
+    is_dead_letter_key,
     journal_key,
     name_in_key,
     session_name,
@@ -147,3 +149,28 @@ def test_other_keys_are_no_blobs(key: str) -> None:
 def test_dead_letter_keys_have_four_parts(shard: str) -> None:
     """A shard's name cannot add a folder."""
     assert dead_letter_key("0123456789abcdef", shard, "17", 0).count("/") == 3
+
+
+@given(
+    st.text("shardId-0123456789ab/.~%", min_size=1, max_size=40),
+    st.integers(0, 10**60),
+    st.integers(0, 10**9),
+)
+def test_dead_letter_keys_are_recognised(shard: str, sequence: int, index: int) -> None:
+    """What `dead_letter_key` makes may be read as one, unless the shard's name is a way out."""
+    key = dead_letter_key("0123456789abcdef", shard, str(sequence), index)
+    assert is_dead_letter_key(key) == (shard not in (".", ".."))
+
+
+def test_dead_letters_sort_as_the_stream_had_them() -> None:
+    """Sequence numbers are text of any length: 9 comes before 10."""
+    ours = [
+        ("a", "9", 0),
+        ("a", "10", 2),
+        ("a", "10", 10),
+        ("a", "100", 0),
+        ("b", "1", 0),
+        ("unsent", "k3v9q2m8x1", 2),
+    ]
+    keys = [dead_letter_key("0123456789abcdef", *one) for one in ours]
+    assert sorted(set(keys), key=dead_letter_order) == keys
