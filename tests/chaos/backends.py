@@ -1,0 +1,162 @@
+"""The two backends of a round: an embedded home, or emulators of Kinesis, S3 and DynamoDB.
+
+kinesis-local has real sequence numbers and reshards; moto's server has S3 and DynamoDB. Both refuse
+what AWS refuses, as far as tests/emulators knows it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.emulators import processes
+
+NAMES = ("embedded", "emulator")
+_ACTIVE_SECONDS = 10.0
+_MAX_SHARDS = 5  # open at a time
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Backend:
+    """Where a round's entries go.
+
+    Args:
+        environment: the settings of every process.
+        lease_seconds: as in them.
+        pause: seconds between an agent's bursts, on average; kinesis-local slows down with each record.
+    """
+
+    name: str
+    environment: dict[str, str]
+    lease_seconds: float
+    pause: float
+    kinesis: Any = None
+    stream: str = ""
+    reshards: list[str] = field(default_factory=list)
+
+    def reshard(self, rng: random.Random) -> None:
+        """Split a shard or merge two; nothing happens where shards are fixed, or change just now."""
+        if self.kinesis is None:
+            return
+        shards = _open_shards(self.kinesis, self.stream)
+        try:
+            if len(shards) >= _MAX_SHARDS or (len(shards) > 1 and rng.random() < 0.5):
+                i = rng.randrange(len(shards) - 1)
+                one, other = shards[i], shards[i + 1]
+                self.kinesis.merge_shards(
+                    StreamName=self.stream, ShardToMerge=one["ShardId"], AdjacentShardToMerge=other["ShardId"]
+                )
+                self.reshards.append(f"merge {one['ShardId']} {other['ShardId']}")
+            else:
+                one = rng.choice(shards)
+                first, last = _range(one)
+                middle = (first + last) // 2
+                self.kinesis.split_shard(
+                    StreamName=self.stream, ShardToSplit=one["ShardId"], NewStartingHashKey=str(middle)
+                )
+                self.reshards.append(f"split {one['ShardId']}")
+        except (
+            self.kinesis.exceptions.ResourceInUseException,
+            self.kinesis.exceptions.LimitExceededException,
+        ):
+            return  # it is changing already
+
+
+@contextmanager
+def servers(name: str) -> Iterator[Mapping[str, str]]:
+    """What the backend needs running; gives the environment that reaches it.
+
+    Raises:
+        EmulatorError: node or npm is missing, or a server does not start.
+    """
+    if name == "embedded":
+        with nullcontext():
+            yield {}
+        return
+    with processes.running_moto() as moto, processes.running_kinesis_local() as kinesis:
+        yield {**processes.aws_environment(moto), "AWS_ENDPOINT_URL_KINESIS": kinesis}
+
+
+@contextmanager
+def opened(name: str, home: Path, reach: Mapping[str, str], shards: int = 3) -> Iterator[Backend]:
+    """A new stream, store and lease table, empty."""
+    settings = {
+        "STREAMJOURNAL_HOME": str(home),
+        "STREAMJOURNAL_SHARDS": str(shards),
+        "STREAMJOURNAL_LINGER": "0.05",
+    }
+    if name == "embedded":
+        lease = 1.5
+        chosen = {"STREAMJOURNAL_FLUSH_INTERVAL": "0.2", "STREAMJOURNAL_LEASE_SECONDS": str(lease)}
+        yield Backend(name, settings | chosen, lease, pause=0.1)
+        return
+    lease = 2.0
+    number = next(_numbers)
+    chosen = {
+        "STREAMJOURNAL_LINGER": "0.3",
+        "STREAMJOURNAL_FLUSH_INTERVAL": "0.5",
+        "STREAMJOURNAL_LEASE_SECONDS": str(lease),
+        "STREAMJOURNAL_STREAM": f"chaos-{number}",
+        "STREAMJOURNAL_BUCKET": f"chaos-{number}",
+        "STREAMJOURNAL_LEASE_TABLE": f"chaos-{number}",
+    }
+    clients = {service: _client(service, reach) for service in ("kinesis", "s3", "dynamodb")}
+    try:
+        _make_resources(clients, f"chaos-{number}", shards)
+        environment = {**settings, **chosen, **reach}
+        yield Backend(name, environment, lease, 0.25, kinesis=clients["kinesis"], stream=f"chaos-{number}")
+    finally:
+        for client in clients.values():
+            client.close()
+
+
+def _client(service: str, reach: Mapping[str, str]) -> Any:
+    import boto3
+
+    session = boto3.Session(
+        aws_access_key_id="test", aws_secret_access_key="test", region_name=processes.REGION
+    )
+    endpoint = reach.get(f"AWS_ENDPOINT_URL_{service.upper()}", reach["AWS_ENDPOINT_URL"])
+    return session.client(service, endpoint_url=endpoint)
+
+
+def _make_resources(clients: Mapping[str, Any], name: str, shards: int) -> None:
+    """By hand instead of `init`: without versioning, since the emulator keeps every version in memory."""
+    clients["kinesis"].create_stream(StreamName=name, ShardCount=shards)
+    clients["s3"].create_bucket(Bucket=name)
+    clients["dynamodb"].create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "leaseKey", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    deadline = time.monotonic() + _ACTIVE_SECONDS
+    while not _is_active(clients["kinesis"], name):
+        if time.monotonic() > deadline:
+            raise processes.EmulatorError(f"stream {name} is not ACTIVE after {_ACTIVE_SECONDS} s")
+        time.sleep(0.01)
+
+
+def _is_active(kinesis: Any, stream: str) -> bool:
+    answer = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
+    return bool(answer["StreamStatus"] == "ACTIVE")
+
+
+def _open_shards(kinesis: Any, stream: str) -> list[dict[str, Any]]:
+    """Those that take records, by their ranges, so that neighbours can be merged."""
+    shards = kinesis.list_shards(StreamName=stream)["Shards"]
+    return sorted(
+        (shard for shard in shards if "EndingSequenceNumber" not in shard["SequenceNumberRange"]), key=_range
+    )
+
+
+def _range(shard: Mapping[str, Any]) -> tuple[int, int]:
+    hashes = shard["HashKeyRange"]
+    return int(hashes["StartingHashKey"]), int(hashes["EndingHashKey"])

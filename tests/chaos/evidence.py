@@ -1,0 +1,157 @@
+"""What a round left, gathered at its end: journals, checkpoints, dead letters, spools, stderr."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+
+from streamjournal import wiring
+from streamjournal.core.clock import SYSTEM
+from streamjournal.core.position import SHARD_END, ShardStart
+from streamjournal.core.settings import Settings
+from streamjournal.store.port import Store
+from tests.chaos.cast import Process
+from tests.chaos.checks import Violation
+
+# What may stand on a stderr: a life among killed and stopped neighbours is not silent.
+_EXPECTED = (
+    r"recovered \d+ entries that a process left in spool",
+    r"\d+ entries were not acknowledged before (close|the exit)",
+)
+_expected = re.compile("|".join(_EXPECTED))
+_ERRORS = ("error", "critical")
+
+
+async def read_journals(settings: Settings) -> dict[str, list[dict[str, Any]]]:
+    """Session -> its journal's lines, decoded, with large details put back.
+
+    Raises:
+        ValueError: a line is no JSON object, or the last one has no end.
+    """
+    store = wiring.open_store(settings, SYSTEM)
+    try:
+        found = {}
+        async for listed in store.journals():
+            assert listed.session_id is not None
+            async with store.open(listed.session_id) as body:
+                assert body is not None
+                data = b"".join([chunk async for chunk in body.chunks])
+            if data and not data.endswith(b"\n"):
+                raise ValueError(f"journal {listed.session_id!r} ends in mid-line")
+            entries = [msgspec.json.decode(line, type=dict[str, Any]) for line in data.splitlines()]
+            found[listed.session_id] = [await _with_blob(store, entry) for entry in entries]
+        return found
+    finally:
+        await store.aclose()
+
+
+async def _with_blob(store: Store, entry: dict[str, Any]) -> dict[str, Any]:
+    details = entry.get("details")
+    if isinstance(details, dict) and "$blob" in details:
+        data = await store.get_blob(details["$blob"])
+        return entry | {"details": msgspec.json.decode(data) if data is not None else {"blob": "is gone"}}
+    return entry
+
+
+async def check_checkpoints(settings: Settings) -> list[Violation]:
+    """Each shard's checkpoint is its end: nothing follows it, and a closed one is SHARD_END."""
+    stream, leases = wiring.open_stream(settings, SYSTEM), wiring.open_leases(settings)
+    try:
+        rows = {row.key: row for row in await leases.rows()}
+        found = []
+        for shard in await stream.shards():
+            row = rows.get(shard.id)
+            if row is None:
+                found.append(Violation("checkpoint", f"{shard.id} has no lease"))
+            elif row.checkpoint == SHARD_END:
+                if not shard.closed:
+                    found.append(Violation("checkpoint", f"{shard.id} is open, but its checkpoint SHARD_END"))
+            elif shard.closed:
+                found.append(Violation("checkpoint", f"{shard.id} has ended, but is at {row.checkpoint}"))
+            else:
+                reader = stream.reader(shard.id, ShardStart.after(row.checkpoint))
+                behind = 1
+                while behind:
+                    batch = await reader.next()
+                    if batch.records:
+                        last = batch.records[-1].sequence
+                        found.append(
+                            Violation("checkpoint", f"{shard.id} is at {row.checkpoint}, not {last}")
+                        )
+                    behind = batch.behind_ms
+                await reader.aclose()
+        return found
+    finally:
+        await stream.aclose()
+        await leases.aclose()
+
+
+async def dead_letters(settings: Settings) -> list[str]:
+    """The keys of all dead letters."""
+    if settings.embedded:
+        folder = settings.home_path / "dead-letters"
+        return [str(path) for path in sorted(folder.rglob("*")) if path.is_file()]
+    from streamjournal.core.aws import AwsClient
+
+    client = AwsClient("s3")
+    try:
+        s3 = await client.get()
+        answer = await s3.list_objects_v2(Bucket=settings.bucket_name(), Prefix="dead-letters/")
+        return [one["Key"] for one in answer.get("Contents", ())]
+    finally:
+        await client.aclose()
+
+
+def check_stderr(processes: Iterable[Process]) -> list[Violation]:
+    """Nothing on any stderr but what is known to be said; the workers' log has no error."""
+    return [
+        Violation("stderr", f"{process.stderr}: {line[:300]}")
+        for process in processes
+        for line in process.stderr.read_text(errors="replace").splitlines()
+        if not is_expected(line)
+    ]
+
+
+def is_expected(line: str) -> bool:
+    """Whether a line of stderr may be there."""
+    if line.startswith("{"):
+        try:
+            fields = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError:  # cut short by a kill
+            return not line.endswith("}")
+        return fields.get("level") not in _ERRORS and "exception" not in fields
+    return not line.strip() or _expected.search(line) is not None
+
+
+def check_ends(processes: Iterable[Process]) -> list[Violation]:
+    """Nobody ended of his own accord: by a signal that he got, or 0 after SIGTERM, or not at all."""
+    found = []
+    for process in processes:
+        code = process.popen.poll()
+        if code is None or (code < 0 and -code in process.sent) or (code == 0 and process.sent):
+            continue
+        found.append(Violation("exit", f"{process.name} ended with {code}; it was sent {process.sent}"))
+    return found
+
+
+def check_spools(folder: Path | None) -> list[Violation]:
+    """Recovery and clean ends left no spool."""
+    if folder is None or not folder.is_dir():
+        return []
+    return [Violation("spool", f"{path} is left") for path in sorted(folder.iterdir())]
+
+
+def gather(settings: Settings) -> tuple[dict[str, list[dict[str, Any]]], list[Violation]]:
+    """Journals, and what is wrong with checkpoints and dead letters."""
+
+    async def all_of_it() -> tuple[dict[str, list[dict[str, Any]]], list[Violation]]:
+        found = await check_checkpoints(settings)
+        found += [Violation("dead letter", key) for key in await dead_letters(settings)]
+        return await read_journals(settings), found
+
+    return anyio.run(all_of_it)

@@ -1,0 +1,56 @@
+"""A tail that goes on, after each death, at the cursor that it wrote down with the last entry.
+
+    python -m tests.chaos.programs.tail NAME FOLDER [SESSION]
+
+Each life has a file of its own, `{NAME}.{life}.jsonl`; a line holds an entry and the cursor after it,
+so that neither is known without the other. Without SESSION it follows all sessions.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from streamjournal import Journal
+from tests.chaos.ledger import append_line, whole_lines
+from tests.chaos.programs.tied import end_with_parent
+
+
+class Given(msgspec.Struct, array_like=True):
+    """An entry that the tail gave out, and its cursor after it."""
+
+    session: str
+    id: str
+    cursor: str
+
+
+def lives(folder: Path, name: str) -> list[list[Given]]:
+    """What each life of a tail gave out, the first one first."""
+    paths = sorted(folder.glob(f"{name}.*.jsonl"))
+    return [[msgspec.json.decode(line, type=Given) for line in whole_lines(path)] for path in paths]
+
+
+def main() -> None:
+    """Follow until killed."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    session = sys.argv[3] if len(sys.argv) > 3 else None
+    end_with_parent()
+    before = lives(folder, name)
+    given = [one for life in before for one in life]
+    fd = os.open(
+        folder / f"{name}.{len(before):04}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600
+    )
+    with (
+        Journal() as journal,
+        journal.tail(session, history=None, after=given[-1].cursor if given else None) as entries,
+    ):
+        for entry in entries:
+            line = Given(entry.session_id, entry.id or "", entries.cursor)
+            append_line(fd, msgspec.json.encode(line))
+
+
+if __name__ == "__main__":
+    main()
