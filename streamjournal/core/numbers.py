@@ -8,12 +8,22 @@ it is flagged incomplete. Whoever then meets a writer that is not in it must loo
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Final
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 ROOM: Final = 1_000  # bytes of text; about 60 writers
 
 Gap = tuple[int, int]  # first and last missing number
+
+
+class Jump(NamedTuple):
+    """A writer's number that came while those before it, `first` to `last`, had not come."""
+
+    writer: str
+    first: int
+    last: int
 
 
 class WriterNumbers:
@@ -21,14 +31,19 @@ class WriterNumbers:
 
     Args:
         complete: whether every writer that ever wrote is in the map.
+
+    Attributes:
+        jumps: the gaps that were opened by `add` to this very object, oldest first; neither a copy nor
+            the text has them. Whoever commits an entry after a jump tells of it once.
     """
 
-    __slots__ = ("_gaps", "_highest", "complete")
+    __slots__ = ("_gaps", "_highest", "complete", "jumps")
 
     def __init__(self, *, complete: bool = True) -> None:
         self._highest: dict[str, int] = {}  # kept with the writer heard last at the end
         self._gaps: dict[str, list[Gap]] = {}
         self.complete = complete
+        self.jumps: list[Jump] = []
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WriterNumbers):
@@ -63,7 +78,7 @@ class WriterNumbers:
         if n > self._highest.get(writer, 0):
             return False
         gaps = self._gaps.get(writer)
-        return gaps is None or not any(first <= n <= last for first, last in gaps)
+        return gaps is None or gap_at(gaps, n) is None
 
     def knows(self, writer: str) -> bool:
         """Whether `has` can be believed for this writer."""
@@ -82,6 +97,7 @@ class WriterNumbers:
         self._highest.pop(writer, None)
         self._highest[writer] = n
         self._gaps.setdefault(writer, []).append((highest + 1, n - 1))
+        self.jumps.append(Jump(writer, highest + 1, n - 1))
         return True
 
     def begin_at(self, writer: str, n: int) -> None:
@@ -94,14 +110,15 @@ class WriterNumbers:
             self._highest[writer] = self._highest.pop(writer)
 
     def _fill(self, writer: str, n: int) -> bool:
-        gaps = self._gaps.get(writer, [])
-        for i, (first, last) in enumerate(gaps):
-            if first <= n <= last:
-                gaps[i : i + 1] = [g for g in ((first, n - 1), (n + 1, last)) if g[0] <= g[1]]
-                if not gaps:
-                    del self._gaps[writer]
-                return True
-        return False
+        gaps = self._gaps.get(writer)
+        i = gap_at(gaps, n) if gaps else None
+        if gaps is None or i is None:
+            return False
+        first, last = gaps[i]
+        gaps[i : i + 1] = [g for g in ((first, n - 1), (n + 1, last)) if g[0] <= g[1]]
+        if not gaps:
+            del self._gaps[writer]
+        return True
 
     def copy(self) -> WriterNumbers:
         """An independent copy."""
@@ -144,3 +161,9 @@ class WriterNumbers:
                 first, dash, last = gap.partition("-")
                 numbers._gaps.setdefault(writer, []).append((int(first), int(last if dash else first)))
         return numbers
+
+
+def gap_at(gaps: list[Gap], n: int) -> int | None:
+    """The index of the gap that a number is in; the gaps are in order, and there may be many."""
+    i = bisect_right(gaps, n, key=itemgetter(0)) - 1
+    return i if i >= 0 and n <= gaps[i][1] else None

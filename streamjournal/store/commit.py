@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
+from zlib import crc32
 
 import msgspec
 
 from streamjournal.core.backoff import Backoff
-from streamjournal.core.clock import Clock, format_timestamp
-from streamjournal.core.entry import JOURNAL_RESTARTED, notice
+from streamjournal.core.clock import Clock
 from streamjournal.core.errors import (
     CommitConflictError,
     CommitUnknownError,
@@ -27,8 +27,9 @@ from streamjournal.core.item import Item
 from streamjournal.core.numbers import WriterNumbers
 from streamjournal.core.position import Lineage, Position
 from streamjournal.core.summary import Summary
-from streamjournal.store.history import read_history
+from streamjournal.store.history import count_body
 from streamjournal.store.meta import Meta
+from streamjournal.store.notices import with_notices
 from streamjournal.store.port import Head, Store
 
 _MAX_TRIES = 8  # conflicts in a row before the caller's own backoff takes over
@@ -60,13 +61,16 @@ class History(NamedTuple):
     """What a journal has, when a commit begins.
 
     Args:
+        numbers: without jumps, so that those of the commit are told from earlier ones.
         generation: None for a journal that is yet to be begun, or adopted.
+        crc: of the body, as the lines are put after it; None if nobody knows.
     """
 
     reached: Position | None
     numbers: WriterNumbers
     summary: Summary
     generation: str | None
+    crc: int | None
 
 
 class Committer:
@@ -134,17 +138,19 @@ class Committer:
     async def _history(self, session_id: str, base: Head | None, items: Sequence[Item]) -> History:
         """What the journal at `base` has; by its metadata, or by its lines where that does not say."""
         if base is None:
-            return History(None, WriterNumbers(), Summary(), None)
+            return History(None, WriterNumbers(), Summary(), None, 0)
         if base.meta is None:  # an older tool's journal, or its metadata was removed by hand
-            numbers, summary = await read_history(self._store, session_id)
-            return History(None, numbers, summary, None)
-        numbers = base.meta.writers.copy()
+            numbers, summary, crc = await count_body(self._store, session_id)
+            return History(None, numbers.copy(), summary, None, crc)
+        meta = base.meta
+        numbers, known = meta.writers.copy(), meta.crc
         if any(not numbers.knows(item.writer) for item in items if item.writer is not None):
-            found, _ = await read_history(self._store, session_id)
+            found, _, crc = await count_body(self._store, session_id)
             for writer in numbers.writers():  # the map's own order says who was heard last
                 found.touch(writer)
-            numbers = found
-        return History(base.meta.position, numbers, base.meta.summary, base.meta.generation)
+            numbers = found.copy()
+            known = crc if known is None else known
+        return History(meta.position, numbers, meta.summary, meta.generation, known)
 
     async def _missing(self, history: History, items: Sequence[Item]) -> list[Item]:
         """The items that the journal lacks; they are counted into the history's numbers."""
@@ -181,36 +187,24 @@ class Committer:
         deleted: bool,
     ) -> tuple[bytes, Meta]:
         """The bytes to add, and the metadata of the journal once it has them."""
-        lines = [item.line for item in fresh]
-        before = history.summary
-        if base is None and (deleted or _begins_late(fresh)):
-            now = self._clock.time_ns()
-            lines.insert(0, _restart_notice(session_id, fresh[0], now, deleted=deleted))
-            before = Summary(entries=1, first=format_timestamp(now))
-        lines.append(b"")
+        added = with_notices(
+            session_id,
+            fresh,
+            history.numbers.jumps,
+            self._clock.time_ns(),
+            new=base is None,
+            deleted=deleted,
+        )
+        lines = b"\n".join([*[item.line for item in added], b""])
         meta = Meta(
             generation=history.generation or self._clock.draw_id(),
             commit=self._clock.draw_id(),
             position=reached,
             writers=history.numbers,
-            summary=summarise(before, fresh),
+            summary=summarise(history.summary, added),
+            crc=None if history.crc is None else crc32(lines, history.crc),
         )
-        return b"\n".join(lines), meta
-
-
-def _restart_notice(session_id: str, first: Item, now: int, *, deleted: bool) -> bytes:
-    if deleted:
-        reason = "the journal was deleted while its worker ran; it begins again here"
-    else:
-        reason = f"there is no journal, and the first entry of writer {first.writer} is number {first.n}"
-    where = first.position
-    return notice(
-        f"{where.shard}:{where.sequence}:restarted",
-        session_id,
-        JOURNAL_RESTARTED,
-        now,
-        {"reason": reason, "position": where.encode()},
-    )
+        return lines, meta
 
 
 def summarise(summary: Summary, items: Sequence[Item]) -> Summary:
@@ -233,14 +227,3 @@ def _with_all_writers(head: Head, writers: WriterNumbers) -> Head:
     if head.meta is None or len(writers) > _MAX_WRITERS:
         return head
     return msgspec.structs.replace(head, meta=msgspec.structs.replace(head.meta, writers=writers))
-
-
-def _begins_late(fresh: Sequence[Item]) -> bool:
-    """Whether a writer's first entry in a new journal is not its number 1."""
-    seen: set[str] = set()
-    for item in fresh:
-        if item.writer is not None and item.writer not in seen:
-            seen.add(item.writer)
-            if item.n > 1:
-                return True
-    return False

@@ -12,11 +12,13 @@ key                value
 `sj-position`      `stream/shard/sequence`: everything of this session up to there is in it
 `sj-writers`       the writers' numbers, see `core.numbers`
 `sj-summary`       `entries errors status first last`, times percent-encoded, `-` for none
+`sj-crc`           CRC-32 of the whole body, 8 hex digits; an older version wrote none
 =================  ========================================================================
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, unquote
@@ -32,14 +34,23 @@ MAX_META_BYTES: Final = 1_800  # of S3's 2,048; keys and values together
 VERSION: Final = "1"
 
 
+_CRC: Final = re.compile(r"[0-9a-f]{8}")
+
+
 class Meta(msgspec.Struct, frozen=True):
-    """A journal's metadata."""
+    """A journal's metadata.
+
+    Args:
+        crc: CRC-32 of the whole body, by which `verify` sees whether a byte of it was changed; None if it
+            is not known, because an older version of ours began the journal.
+    """
 
     generation: str
     commit: str
     position: Position | None
     writers: WriterNumbers
     summary: Summary
+    crc: int | None = None
 
     def encode(self) -> dict[str, str]:
         """The metadata as text, within MAX_META_BYTES; the writers' map gives way if it must."""
@@ -52,6 +63,8 @@ class Meta(msgspec.Struct, frozen=True):
         }
         if self.position is not None:
             fields["sj-position"] = self.position.encode()
+        if self.crc is not None:
+            fields["sj-crc"] = f"{self.crc:08x}"
         used = sum(len(key) + len(value) for key, value in fields.items()) + len("sj-writers")
         fields["sj-writers"] = self.writers.encode(min(ROOM, MAX_META_BYTES - used))
         return fields
@@ -71,12 +84,16 @@ class Meta(msgspec.Struct, frozen=True):
         if status not in STATUSES:
             raise ValueError(f"unknown status {status!r}")
         position = fields.get("sj-position")
+        crc = fields.get("sj-crc")
+        if crc is not None and not _CRC.fullmatch(crc):
+            raise ValueError(f"not a checksum: {crc!r}")
         return cls(
             generation=fields["sj-generation"],
             commit=fields["sj-commit"],
             position=Position.decode(position) if position else None,
             writers=WriterNumbers.decode(fields.get("sj-writers", "")),
             summary=Summary(int(entries), int(errors), _unquote(first), _unquote(last), status),
+            crc=None if crc is None else int(crc, 16),
         )
 
 

@@ -36,6 +36,22 @@ def test_add_and_has_are_those_of_a_set(pairs: list[tuple[str, int]]) -> None:
 
 
 @given(arrivals)
+def test_jumps_are_the_ranges_that_were_missing_when_a_later_number_came(
+    pairs: list[tuple[str, int]],
+) -> None:
+    """Each missing range is in exactly one of them; copies and texts start without any."""
+    numbers, highest, expected = WriterNumbers(), dict[str, int](), list[tuple[str, int, int]]()
+    for writer, n in pairs:
+        numbers.add(writer, n)
+        if n > highest.get(writer, 0) + 1:
+            expected.append((writer, highest.get(writer, 0) + 1, n - 1))
+        highest[writer] = max(n, highest.get(writer, 0))
+    assert numbers.jumps == expected
+    assert numbers.copy().jumps == []
+    assert WriterNumbers.decode(numbers.encode(room=10**6)).jumps == []
+
+
+@given(arrivals)
 def test_encoding_comes_back_with_room(pairs: list[tuple[str, int]]) -> None:
     """With room enough nothing is lost, not even who was heard last."""
     numbers = filled(pairs)
@@ -62,6 +78,14 @@ def test_encoding_keeps_within_its_room(pairs: list[tuple[str, int]], room: int)
         if writer in kept:
             assert again.gaps(writer) == numbers.gaps(writer)
             assert again.highest(writer) == numbers.highest(writer)
+
+
+def test_many_gaps_are_filled_quickly() -> None:
+    """A journal whose lines were mixed up by hand: ten thousand gaps do not make each look a search."""
+    numbers = filled([("aaaaaaaaaa", n) for n in range(2, 20_001, 2)])
+    assert len(numbers.gaps("aaaaaaaaaa")) == 10_000
+    assert all(numbers.add("aaaaaaaaaa", n) for n in range(1, 20_001, 2))
+    assert numbers.gaps("aaaaaaaaaa") == []
 
 
 def test_incompleteness_stays() -> None:

@@ -159,7 +159,7 @@ def test_levels() -> None:
 def test_notices() -> None:
     """The table of notices has those that the code writes."""
     told = [row[0].strip("`") for row in rows(section(PAGE, "Notices"))]
-    assert told == [entry.ENTRIES_DROPPED, entry.JOURNAL_RESTARTED]
+    assert told == [entry.ENTRIES_DROPPED, entry.ENTRIES_TRIMMED, entry.JOURNAL_RESTARTED]
 
 
 def test_object_names() -> None:

@@ -204,7 +204,9 @@ async def test_a_stream_made_anew_says_nothing_about_the_old_ones_places() -> No
 
 
 async def test_an_entry_that_never_got_into_the_journal() -> None:
-    """It was shown from the stream, then parked: what follows it is not lost, and the reader is told."""
+    """It was shown from the stream, then parked: what follows it is not lost, and the reader is told; the
+    journal tells of the one that is missing, too.
+    """
     rig = Rig()
     await rig.put("s", 1)
     await rig.drain()
@@ -216,7 +218,8 @@ async def test_an_entry_that_never_got_into_the_journal() -> None:
     await rig.put("s", 3)
     await rig.drain()
     rest, _, missing = await read(rig, cursors[-1])
-    assert rest == ids(3)
+    assert rest[-1:] == ids(3)
+    assert [entry_id.partition("trimmed:")[2] for entry_id in rest[:-1]] == ids(3)  # the notice before it
     assert missing == ["journal"]
 
 

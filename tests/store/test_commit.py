@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from typing import Any
+from zlib import crc32
 
 import msgspec
 import pytest
@@ -31,6 +32,8 @@ from tests.sim.virtual import virtual_clock
 pytestmark = pytest.mark.anyio
 
 STREAM = "0123456789abcdef"
+ANEW = "f" * 16  # another stream of the same name
+OTHER, THIRD = "writer0002", "writer0003"
 PARENTS: dict[str, tuple[str, ...]] = {"a": (), "b": (), "child": ("a",), "grandchild": ("child",)}
 
 
@@ -73,6 +76,11 @@ class Bench:
         """The journal's ids."""
         return ids_in(self.store.body("s"))
 
+    def notices(self) -> list[dict[str, Any]]:
+        """The journal's notices."""
+        lines = [msgspec.json.decode(text) for text in self.store.body("s").splitlines()]
+        return [entry for entry in lines if entry.get("source") == "journal"]
+
     def meta(self) -> Meta:
         """The journal's newest metadata."""
         meta = self.store.versions["s"][-1].meta
@@ -108,6 +116,13 @@ def foreign(sequence: int, *, shard: str = "a", stream: str = STREAM) -> Item:
         {"id": entry_id, "timestamp": "t", "session_id": "s", "event_type": "X", "level": "INFO"}
     )
     return Item(text, Position(stream, shard, str(sequence)), None, 0, "t", "INFO", None)
+
+
+def ranges(notices: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
+    """What notices of trimmed entries say is missing."""
+    assert all(one["event_type"] == "ENTRIES_TRIMMED" for one in notices)
+    details = [one["details"] for one in notices]
+    return [(it["writer"], it["first"], it["last"]) for it in details]
 
 
 def numbers(*values: int) -> list[str]:
@@ -262,10 +277,157 @@ async def test_the_notice_survives_a_failing_first_try(bench: Bench) -> None:
 async def test_a_cold_worker_says_that_the_beginning_is_missing(bench: Bench) -> None:
     """A new journal whose writer does not begin at 1 opens with the notice; one that does, does not."""
     await bench.commit(ours(5, 10))
-    first = bench.store.body("s").splitlines()[0]
-    assert decode_envelope(first).event_type == "JOURNAL_RESTARTED"
-    assert "number 5" in msgspec.json.decode(first)["details"]["reason"]
+    (first,) = bench.notices()
+    assert first["event_type"] == "JOURNAL_RESTARTED"
+    assert "number 5" in first["details"]["reason"]
+    assert first["details"]["missing"] == {WRITER: 4}
+    assert len(bench.ids()) == 2
     await check_journals(bench.store)
+
+
+async def test_a_new_journal_tells_of_all_beginnings_at_once(bench: Bench) -> None:
+    """One notice has every writer whose beginning is missing; a jump in the middle gets its own."""
+    await bench.commit(
+        ours(1, 9), ours(3, 10, writer=OTHER), ours(7, 11, writer=THIRD), ours(9, 12, writer=THIRD)
+    )
+    restarted, trimmed = bench.notices()
+    assert restarted["event_type"] == "JOURNAL_RESTARTED"
+    assert restarted["details"]["missing"] == {OTHER: 2, THIRD: 6}
+    assert ranges([trimmed]) == [(THIRD, 8, 8)]
+    assert bench.ids()[1:4] == [f"{WRITER}-1", f"{OTHER}-3", f"{THIRD}-7"]
+    await check_journals(bench.store)
+
+
+async def test_a_deleted_journal_says_what_is_missing_of_each_writer(bench: Bench) -> None:
+    """The first commit after the deletion tells of its writers; one that comes later gets its own notice."""
+    first = await bench.commit(ours(1, 10), ours(2, 10), ours(1, 11, writer=OTHER))
+    bench.store.delete_journal("s")
+    done = await bench.commit(ours(3, 12), known=first.head)
+    await bench.commit(ours(2, 13, writer=OTHER), ours(4, 14), known=done.head)
+    restarted, trimmed = bench.notices()
+    assert restarted["details"]["missing"] == {WRITER: 2}
+    assert "deleted" in restarted["details"]["reason"]
+    assert ranges([trimmed]) == [(OTHER, 1, 1)]
+    await check_journals(bench.store)
+
+
+async def test_numbers_that_jump_get_a_notice(bench: Bench) -> None:
+    """It stands right before the entry after the jump, says which are missing, and counts as an entry."""
+    first = await bench.commit(ours(1, 10), ours(2, 10))
+    done = await bench.commit(ours(3, 20), ours(7, 21), ours(8, 21), known=first.head)
+    assert done.written == 4
+    (trimmed,) = bench.notices()
+    assert bench.ids() == [*numbers(1, 2, 3), f"a:21:trimmed:{WRITER}-7", *numbers(7, 8)]
+    assert (trimmed["event_type"], trimmed["level"], trimmed["source"]) == (
+        "ENTRIES_TRIMMED",
+        "WARNING",
+        "journal",
+    )
+    details = trimmed["details"]
+    assert (details["writer"], details["first"], details["last"], details["entries"]) == (WRITER, 4, 6, 3)
+    assert details["position"] == Position(STREAM, "a", "21").encode()
+    assert bench.meta().summary.entries == 6
+    assert bench.meta().writers.gaps(WRITER) == [(4, 6)]
+    await check_journals(bench.store)
+
+
+async def test_a_later_writer_that_begins_above_1(bench: Bench) -> None:
+    """In a journal that exists, its missing beginning is a jump like any other."""
+    await bench.commit(ours(1, 10))
+    await bench.commit(ours(4, 11, writer=OTHER))
+    assert ranges(bench.notices()) == [(OTHER, 1, 3)]
+    await check_journals(bench.store)
+
+
+async def test_a_jump_is_told_once(bench: Bench) -> None:
+    """Whatever the write ends with, and however often the same items come again."""
+    first = await bench.commit(ours(1, 10))
+    items = [ours(5, 20), ours(6, 20), ours(2, 21, writer=OTHER)]
+    bench.fail(CommitUnknownError("timeout"))
+    bench.fail(CommitUnknownError("timeout"), after=True)
+    await bench.commit(*items, known=first.head)
+    await bench.commit(*items, known=first.head)  # a second worker that knows of nothing
+    await bench.commit(*items, ours(9, 22), known=None)
+    assert ranges(bench.notices()) == [(WRITER, 2, 4), (OTHER, 1, 1), (WRITER, 7, 8)]
+    assert len(set(bench.ids())) == len(bench.ids())
+    await check_journals(bench.store)
+
+
+async def test_several_jumps_in_one_record(bench: Bench) -> None:
+    """Each has its notice and an id of its own, though they share the position."""
+    await bench.commit(ours(1, 10), ours(3, 10), ours(5, 10))
+    assert ranges(bench.notices()) == [(WRITER, 2, 2), (WRITER, 4, 4)]
+    assert len(set(bench.ids())) == 5
+
+
+async def test_a_writer_that_left_the_map_jumps(bench: Bench) -> None:
+    """What the body says of it counts: its old gap is not told of again, its new one is."""
+    await bench.commit(ours(1, 10), ours(3, 10))
+    await bench.commit(*(ours(1, 11 + i, writer=f"w{i:09d}") for i in range(300)))
+    assert WRITER not in bench.meta().writers
+    await bench.commit(ours(4, 900), ours(8, 901))
+    assert ranges(bench.notices()) == [(WRITER, 2, 2), (WRITER, 5, 7)]
+    await check_journals(bench.store)
+
+
+async def test_an_adopted_journal_gets_no_notice(bench: Bench) -> None:
+    """Lines without ids, and those whose metadata was removed, do not look like missing entries."""
+    old = b'{"timestamp":"t0","event_type":"OLD"}\n'
+    bench.store.adopt_journal("s", old * 3 + line("s", 1) + b"\n" + line("s", 3) + b"\n")
+    await bench.commit(ours(1, 10), ours(4, 11), foreign(12))
+    assert bench.notices() == []
+    await check_journals(bench.store)
+
+
+async def test_a_dead_letter_that_comes_back_fills_its_gap(bench: Bench) -> None:
+    """The notice stays, the numbers are whole again, and nothing new is said."""
+    await bench.commit(ours(1, 10), ours(4, 11))
+    await bench.commit(ours(3, 12), ours(2, 13), ours(3, 14), ours(5, 15))
+    assert ranges(bench.notices()) == [(WRITER, 2, 3)]
+    assert bench.meta().writers.gaps(WRITER) == []
+    assert bench.meta().writers.highest(WRITER) == 5
+
+
+async def test_two_streams_of_one_name(bench: Bench) -> None:
+    """The same shard ids and sequence numbers again, in a stream made anew: nothing is taken for old, and
+    nothing for missing.
+    """
+    await bench.commit(ours(1, 10), ours(2, 11), foreign(12))
+    again = [
+        msgspec.structs.replace(item, position=Position(ANEW, "a", item.position.sequence))
+        for item in (ours(3, 1), ours(4, 11), ours(1, 12, writer=OTHER))
+    ]
+    done = await bench.commit(*again, foreign(13, stream=ANEW))
+    assert (done.written, done.duplicates) == (4, 0)
+    assert bench.notices() == []
+    assert bench.meta().position == Position(ANEW, "a", "13")
+    done = await bench.commit(*again, foreign(13, stream=ANEW))
+    assert done.written == 0
+    await check_journals(bench.store)
+
+
+async def test_the_checksum_is_that_of_the_body(bench: Bench) -> None:
+    """At every version, notices and an adopted body without its last newline included."""
+    bench.store.adopt_journal("s", b'{"event_type":"OLD"}')
+    await bench.commit(ours(1, 10), ours(2, 10))
+    await bench.commit(ours(9, 11))
+    await bench.commit(*(ours(1, 20 + i, writer=f"w{i:09d}") for i in range(300)))
+    await bench.commit(ours(10, 900))
+    for version in bench.store.versions["s"][1:]:
+        assert version.meta is not None
+        assert version.meta.crc == crc32(version.body)
+
+
+async def test_the_checksum_of_a_journal_that_has_none(bench: Bench) -> None:
+    """An older version's journal goes on without, until its body has to be read for something else."""
+    done = await bench.commit(ours(1, 10))
+    bench.store.versions["s"][-1].fields.pop("sj-crc")  # type: ignore[union-attr]
+    await bench.commit(ours(2, 11))
+    assert bench.meta().crc is None
+    await bench.commit(*(ours(1, 20 + i, writer=f"w{i:09d}") for i in range(300)))
+    await bench.commit(ours(3, 900))  # the map has left the writer out
+    assert bench.meta().crc == crc32(bench.store.body("s"))
+    assert done.written == 1
 
 
 async def test_an_adopted_journal_without_a_last_newline(bench: Bench) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import pytest
 
 from streamjournal.core.summary import Summary
-from streamjournal.store.history import read_history
+from streamjournal.store.history import count_body, read_history
 from streamjournal.store.memory import MemoryStore
 from tests.sim.rig import line
 
@@ -40,3 +42,12 @@ async def test_status() -> None:
     assert (await read_history(store, "s"))[1].status == "failed"
     store.adopt_journal("s", b"\n".join([*lines, line("s", 3, event_type="SESSION_START")]))
     assert (await read_history(store, "s"))[1].status == "running"
+
+
+@pytest.mark.parametrize("body", [b"", line("s", 1) + b"\n", b"no entry\n\n" + line("s", 1)])
+async def test_the_checksum_is_of_the_body_as_lines_are_put_after_it(body: bytes) -> None:
+    """A newline that the last line lacks is counted in, since the next commit adds it."""
+    store = MemoryStore()
+    store.adopt_journal("s", body)
+    whole = body if not body or body.endswith(b"\n") else body + b"\n"
+    assert (await count_body(store, "s")).checksum == crc32(whole)

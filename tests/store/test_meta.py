@@ -25,6 +25,7 @@ summaries = st.builds(
     status=st.sampled_from(["running", "ended", "failed"]),
 )
 ids = st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=10, max_size=10)
+checksums = st.none() | st.integers(0, 2**32 - 1)
 positions = st.none() | st.builds(
     Position,
     stream=st.text("0123456789abcdef", min_size=16, max_size=16),
@@ -46,7 +47,15 @@ def numbers(draw: st.DrawFn) -> WriterNumbers:
     return made
 
 
-metas = st.builds(Meta, generation=ids, commit=ids, position=positions, writers=numbers(), summary=summaries)
+metas = st.builds(
+    Meta,
+    generation=ids,
+    commit=ids,
+    position=positions,
+    writers=numbers(),
+    summary=summaries,
+    crc=checksums,
+)
 
 
 @given(metas)
@@ -68,6 +77,7 @@ def test_it_comes_back(meta: Meta) -> None:
     assert decoded.commit == meta.commit
     assert decoded.position == meta.position
     assert decoded.summary == meta.summary
+    assert decoded.crc == meta.crc
 
 
 @given(metas)
@@ -102,3 +112,20 @@ def test_a_newer_version_is_refused() -> None:
     """What a newer version wrote is not guessed at."""
     with pytest.raises(ValueError, match="upgrade streamjournal"):
         Meta.decode({"sj-version": "2"})
+
+
+def test_metadata_without_a_checksum_is_an_older_versions() -> None:
+    """It is read as it always was."""
+    fields = Meta("g", "c", None, WriterNumbers(), Summary(), crc=5).encode()
+    assert fields.pop("sj-crc") == "00000005"
+    decoded = Meta.decode(fields)
+    assert decoded is not None
+    assert decoded.crc is None
+
+
+@pytest.mark.parametrize("text", ["", "5", "0000000G", "0000000A", " 0000005", "000000005"])
+def test_a_broken_checksum_is_refused(text: str) -> None:
+    """It is broken metadata, not a journal without a checksum."""
+    fields = Meta("g", "c", None, WriterNumbers(), Summary()).encode()
+    with pytest.raises(ValueError, match="not a checksum"):
+        Meta.decode(fields | {"sj-crc": text})
