@@ -12,13 +12,18 @@ from streamjournal.leases.port import Lease, Leases
 
 
 class HeldLease:
-    """Serialises the changes of one row, and knows when it was lost.
+    """Serialises the changes of one row, and knows when it was lost, or asked for.
 
-    A change whose answer got lost makes the row another than the one at hand. So a lost lease is
-    looked at once more: if the row still names this worker, it goes on from there.
+    A change whose answer got lost makes the row another than the one at hand, and so does a worker
+    that asks for the lease. So a lost lease is looked at once more: if this worker still holds it, it
+    goes on from there.
 
     Args:
         lease: the row as this worker took it.
+
+    Attributes:
+        lost: set when the row is another worker's.
+        asked: set when another worker waits for it; flush, checkpoint, and `release`.
     """
 
     def __init__(self, leases: Leases, lease: Lease) -> None:
@@ -26,13 +31,20 @@ class HeldLease:
         self._lease = lease
         self._writing = anyio.Lock()
         self._unsure = False  # an answer was lost: the row may be another than the one at hand
-        self._owner = lease.owner
+        self._me = lease.owner
+        self._written = anyio.current_time()
         self.lost = anyio.Event()
+        self.asked = anyio.Event()
 
     @property
     def row(self) -> Lease:
         """The row as last written or read."""
         return self._lease
+
+    def saw(self, row: Lease) -> None:
+        """Look at the row as somebody else has just read it: whether the lease is asked for."""
+        if row.checkpoint_owner == self._me:
+            self.asked.set()
 
     async def renew(self) -> None:
         """Give a sign of life. Raises what `_change` raises."""
@@ -46,12 +58,12 @@ class HeldLease:
             )
 
     async def release(self) -> None:
-        """Let the lease go, so that the next worker need not wait for it to expire."""
-        await self._change(Lease.released)
+        """Let the lease go, to who asked for it or to anybody, so that nobody waits for it to expire."""
+        await self._change(lambda row: row.released() if row.owner == self._me else row.handed_over())
         self.lost.set()
 
     async def still_ours(self) -> None:
-        """Return if the row still names this worker.
+        """Return if the row still names this worker as its holder.
 
         Raises:
             LeaseLostError: it does not.
@@ -90,13 +102,15 @@ class HeldLease:
                 self.lost.set()
             raise
         self._unsure = False
+        self._written = anyio.current_time()
 
     async def _reread(self) -> None:
         for row in await self._leases.rows():
             if row.key == self._lease.key:
-                if row.owner == self._owner and row.stream == self._lease.stream:
+                if row.holder == self._me and row.stream == self._lease.stream:
                     self._lease = row
                     self._unsure = False
+                    self.saw(row)
                     return
                 self.lost.set()
                 raise LeaseLostError(row.key, row.owner)
@@ -104,18 +118,25 @@ class HeldLease:
         raise LeaseLostError(self._lease.key, None)
 
     async def keep(self, every: float) -> None:
-        """Renew until the lease is lost or released; an unreachable table is tried again."""
+        """Renew until the lease is lost or released; an unreachable table is tried again soon.
+
+        Args:
+            every: seconds; the checkpoint's writes count as signs of life too.
+        """
+        failed = -every
         while not self.lost.is_set():
-            with anyio.move_on_after(every):
+            due = max(self._written + every, failed + every / 3)
+            with anyio.move_on_after(due - anyio.current_time()):
                 await self.lost.wait()
-            if self.lost.is_set():
-                return
+            if self.lost.is_set() or self._written + every > anyio.current_time():
+                continue
             try:
                 await self.renew()
             except LeaseLostError:
                 return
             except (UnavailableError, NotConfiguredError):
-                continue  # the row may expire; the conditional commit guards the journals all the same
+                # The row may expire; the conditional commit guards the journals all the same.
+                failed = anyio.current_time()
 
 
 def _reaches(checkpoint: str, sequence: str) -> bool:

@@ -29,6 +29,7 @@ from streamjournal.stream.port import ReadBatch, ShardReader, Stream
 _log = structlog.get_logger("streamjournal.ingest")
 _LONGEST_WAIT = 1.0  # seconds in one read, so that a stop is seen soon
 _CLOCK_SKEW_MS = 10_000  # that this machine's clock may be behind the stream's
+_HAND_OVER_SECONDS = 5.0  # that who asked for the lease waits for a flush; then he reads the rest again
 _MAX_RECORDS = 200  # per read: at most 200 MiB, and mostly some 10 MB
 
 
@@ -37,6 +38,7 @@ class Outcome(Enum):
 
     STOPPED = "stopped"  # it was told to; everything is flushed as far as possible
     ENDED = "ended"  # the shard is closed, and everything in it is durable
+    HANDED_OVER = "handed over"  # another worker asked for it; what is not flushed it reads again
     LOST = "lost"  # another worker has it
 
 
@@ -87,10 +89,10 @@ class ShardTask:
         self.drained = anyio.Event()
 
     async def run(self) -> Outcome:
-        """Work until stopped, ended, or the lease is lost."""
+        """Work until stopped, ended, or the lease is asked for or lost."""
         reader = self._stream.reader(self._shard_id, ShardStart.after(self._lease.row.checkpoint))
         try:
-            while not self._stop.is_set() and not self._lease.lost.is_set():
+            while not self._leaving():
                 if not self._ended:
                     reader = await self._read(reader)
                 if self._lease.lost.is_set():
@@ -104,13 +106,22 @@ class ShardTask:
                     await self._wait(self._sink.pause())
             if self._lease.lost.is_set():
                 return self._give_up()
-            await self.finish()
+            if self._stop.is_set():
+                await self.finish()
+                return Outcome.STOPPED
+            with anyio.move_on_after(_HAND_OVER_SECONDS):
+                await self.finish()
+            self._sink.discard()
+            return Outcome.HANDED_OVER
         except LeaseLostError:
             return self._give_up()
         finally:
             with anyio.move_on_after(1, shield=True):
                 await reader.aclose()
-        return Outcome.STOPPED
+
+    def _leaving(self) -> bool:
+        lease = self._lease
+        return self._stop.is_set() or lease.lost.is_set() or lease.asked.is_set()
 
     def _give_up(self) -> Outcome:
         _log.warning("lease_lost", shard=self._shard_id)
@@ -172,7 +183,7 @@ class ShardTask:
         return await reader.next(wait=min(wait, 0.25), max_records=_MAX_RECORDS)
 
     async def _wait(self, seconds: float | None) -> None:
-        with anyio.move_on_after(0.05 if seconds is None else seconds):
+        with anyio.move_on_after(0.05 if seconds is None else min(seconds, _LONGEST_WAIT)):
             await self._stop.wait()
 
     async def _note_progress(self) -> None:

@@ -1,4 +1,4 @@
-"""The worker: takes shards by lease, runs a task for each, and ends them all in order.
+"""The worker: takes its share of the shards by lease, runs a task for each, and ends them all in order.
 
 A stream, store or lease table that does not answer, at the start or later, is waited for: the
 entries are safe on the stream. A drain gives up instead, because somebody waits for it.
@@ -6,8 +6,7 @@ entries are safe on the stream. A drain gives up instead, because somebody waits
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection
 
 import anyio
 import structlog
@@ -21,10 +20,13 @@ from streamjournal.core.errors import (
     RecordsTrimmedError,
     UnavailableError,
 )
-from streamjournal.core.position import SHARD_END, ShardStart, StreamIdentity
+from streamjournal.core.position import SHARD_END, StreamIdentity
 from streamjournal.core.settings import Settings
+from streamjournal.ingest.balance import Sightings, divide
+from streamjournal.ingest.drain import Drained
 from streamjournal.ingest.held_lease import HeldLease
-from streamjournal.ingest.shard_task import Outcome, ShardTask, reached_start
+from streamjournal.ingest.shard_sync import ShardSync
+from streamjournal.ingest.shard_task import Outcome, ShardTask
 from streamjournal.ingest.sink import Budget, Sink
 from streamjournal.ingest.stats import Stats
 from streamjournal.ingest.trouble import Trouble
@@ -36,15 +38,7 @@ _GRACE = 8.0  # seconds that a stop leaves for flushing; the process has 10
 _RELEASE_SECONDS = 1.0
 _DRAIN_PATIENCE = 10.0  # seconds that a drain waits for what does not answer
 _TRIM_EVERY = 60.0
-
-
-@dataclass(slots=True)
-class Seen:
-    """A row as this worker saw it last; it expires by this worker's own clock."""
-
-    counter: int
-    owner: str | None
-    since: float
+_LONGEST_ROUND = 0.5  # seconds, so that a lease that was let go is taken up in less than one
 
 
 class Worker:
@@ -79,11 +73,12 @@ class Worker:
         self._trouble = trouble
         self._drain = drain
         self._stop = anyio.Event()
-        self._seen: dict[str, Seen] = {}
+        self._sync = ShardSync(leases, sink.name, clock)
+        self._sightings = Sightings(clock, settings.lease_seconds)
+        self._drained = Drained(stream, clock)
         self._tasks: dict[str, ShardTask] = {}
         self._held: dict[str, HeldLease] = {}
-        self._elsewhere: dict[str, str | None] = {}  # drain: shard -> last sequence number, of others' shards
-        self._drained: set[str] = set()
+        self._asked = False  # a lease was asked for, so a row may name this worker without a task of its
         self._checkpoints: dict[str, str] = {}
         self._next_trim = 0.0
         self._identity = StreamIdentity("", "")
@@ -110,19 +105,28 @@ class Worker:
             raise self._gave_up
 
     async def _release_rest(self) -> None:
-        """Let go what tasks that were cut short still hold, so that the next worker need not wait."""
+        """Let go what tasks that were cut short still hold, and what was asked for in vain."""
         with anyio.move_on_after(_RELEASE_SECONDS):
             for held in list(self._held.values()):
                 await self._release(held)
+            if not self._asked:
+                return
+            try:
+                for row in await self._leases.rows():
+                    if row.owner == self.name:
+                        await self._leases.update(row, row.withdrawn())
+            except (LeaseLostError, UnavailableError, NotConfiguredError) as problem:
+                _log.warning("release_failed", problem=str(problem), note="others take it once it expires")
 
     async def _supervise(self, tasks: TaskGroup) -> None:
         """Round after round until stopped; what does not answer makes the rounds rarer."""
-        interval = min(self._settings.lease_seconds / 5, 2.0)
+        interval = min(self._settings.lease_seconds / 20, _LONGEST_ROUND)
         backoff = Backoff(self._clock, first=0.2, longest=1.0 if self._drain else 30.0)
         while not self._stop.is_set():
             wait = interval
             try:
-                await self._round(tasks)
+                if await self._round(tasks):
+                    wait = interval / 4
             except (UnavailableError, NotConfiguredError, RecordsTrimmedError) as problem:
                 wait = backoff.failed()
                 self._trouble.failed("worker", problem)
@@ -149,63 +153,88 @@ class Worker:
             self._gave_up = self._trouble.lasting(_DRAIN_PATIENCE)
             if self._gave_up is not None:
                 tasks.cancel_scope.cancel()
-            self._drained |= {shard for shard, task in self._tasks.items() if task.drained.is_set()}
-            if self._looked and self._drained >= self._checkpoints.keys():
+            for shard_id, task in self._tasks.items():
+                if task.drained.is_set():
+                    self._drained.add(shard_id)
+            if self._looked and self._drained.shards >= self._checkpoints.keys():
                 self.stop()
             await anyio.sleep(0.02)
 
-    async def _round(self, tasks: TaskGroup) -> None:
-        """Look at shards and leases once, and take what is free."""
+    async def _round(self, tasks: TaskGroup) -> bool:
+        """Look at shards and leases once, take what is free, and ask for what is missing of a fair share.
+
+        Returns:
+            Whether to look again soon: leases are free that seem to be others' share. A worker that stops
+            lets go of one after the other, and counts as one of those others until the last.
+        """
         if not self._identity.arn:
             self._identity = await self._stream.identity()
             _log.info("worker_started", worker=self.name, stream=self._identity.arn)
         shards = await self._stream.shards()
-        rows = await self._rows_of(shards)
-        self._checkpoints = {shard.id: rows[shard.id].checkpoint for shard in shards}
-        for shard in shards:
-            row = rows[shard.id]
-            if row.checkpoint == SHARD_END:
-                self._drained.add(shard.id)
-            elif shard.id not in self._tasks and self._parents_done(shard, rows):
-                if self._is_free(row):
-                    await self._take(row, tasks)
-                elif self._drain:
-                    await self._watch(row)
+        rows = await self._sync.rows(self._identity, shards)
+        self._sightings.look(rows.values())
+        self._checkpoints = {key: row.checkpoint for key, row in rows.items()}
+        for key, held in self._held.items():
+            if key in rows:
+                held.saw(rows[key])
+        ready = [rows[shard.id] for shard in shards if self._is_ready(shard, rows)]
+        unsettled = await self._divide(ready, tasks)
+        if self._drain:
+            for row in rows.values():
+                if row.checkpoint == SHARD_END:
+                    self._drained.add(row.key)
+            for row in ready:
+                if row.key not in self._tasks:
+                    await self._drained.look(row)
         self._looked = True
         await self._trim()
+        return unsettled
 
-    async def _rows_of(self, shards: Iterable[Shard]) -> dict[str, Lease]:
-        """The lease of each shard, made where there is none (or one of another stream)."""
-        rows = {row.key: row for row in await self._leases.rows()}
-        stream = f"{self._identity.arn} {self._identity.created}"
-        for shard in shards:
-            row = rows.get(shard.id)
-            fresh = Lease(shard.id, parents=shard.parents, stream=stream, sink=self._sink.name)
-            if row is None:
-                await self._leases.create(fresh)
-                rows[shard.id] = fresh
-            elif row.stream != stream:
-                _log.error("lease_of_another_stream", shard=shard.id, stream=row.stream, note="replaced")
-                try:
-                    rows[shard.id] = await self._leases.update(row, replace(fresh, counter=row.counter + 1))
-                except LeaseLostError:  # another worker replaced it first
-                    return await self._rows_of(shards)
-        return rows
+    def _is_ready(self, shard: Shard, rows: dict[str, Lease]) -> bool:
+        """Whether there is work: a child starts when its listed parents have ended; an unlisted one has
+        expired.
+        """
+        if rows[shard.id].checkpoint == SHARD_END:
+            return False
+        return all(rows[parent].checkpoint == SHARD_END for parent in shard.parents if parent in rows)
 
-    def _parents_done(self, shard: Shard, rows: dict[str, Lease]) -> bool:
-        """A child starts when its listed parents have ended; an unlisted one has expired."""
-        return all(rows[p].checkpoint == SHARD_END for p in shard.parents if p in self._checkpoints)
+    async def _divide(self, ready: Collection[Lease], tasks: TaskGroup) -> bool:
+        for row in ready:
+            if row.owner == self.name and row.key not in self._tasks and self._may_start(row):
+                await self._take(row, tasks)
+        free = {row.key for row in ready if self._is_free(row)}
+        overdue = {row.key for row in ready if row.key in free and self._sightings.overdue(row)}
+        division = divide(list(ready), self.name, free, overdue, self._clock.rng.shuffle)
+        for row in division.take:
+            await self._take(row, tasks)
+        for row in () if self._drain else division.ask:  # a drain is gone soon; it only fills in
+            await self._ask(row)
+        return len(division.take) < len(free)
 
     def _is_free(self, row: Lease) -> bool:
         """Whether nobody holds the lease, or its owner has given no sign of life for too long.
 
-        What is ours without a task was taken by a write whose answer got lost, or not released by one.
+        What a task of ours still works on is not free, whoever the table says has it: first that ends.
         """
-        now = self._clock.monotonic()
-        seen = self._seen.get(row.key)
-        if seen is None or (seen.counter, seen.owner) != (row.counter, row.owner):
-            self._seen[row.key] = seen = Seen(row.counter, row.owner, now)
-        return row.owner in (None, self.name) or now - seen.since >= self._settings.lease_seconds
+        if row.owner == self.name or row.key in self._tasks:
+            return False
+        return row.owner is None or self._sightings.expired(row)
+
+    def _may_start(self, row: Lease) -> bool:
+        """Whether a lease of ours without a task is to be worked on.
+
+        It was handed over; or it was taken by a write whose answer got lost, or not released by one; or
+        its last owner died while it flushed.
+        """
+        return row.checkpoint_owner is None or self._sightings.expired(row)
+
+    async def _ask(self, row: Lease) -> None:
+        self._asked = True
+        try:
+            await self._leases.update(row, row.asked_by(self.name))
+        except LeaseLostError:
+            return  # it was renewed, or somebody else asked; the next round looks again
+        _log.info("lease_asked_for", shard=row.key, of=row.owner)
 
     async def _take(self, row: Lease, tasks: TaskGroup) -> None:
         try:
@@ -257,36 +286,6 @@ class Worker:
             await held.release()
         except (LeaseLostError, UnavailableError, NotConfiguredError) as problem:
             _log.warning("release_failed", shard=held.row.key, problem=str(problem))
-
-    async def _watch(self, row: Lease) -> None:
-        """Drain: another worker has the shard; it is drained once its checkpoint is past today's end."""
-        if row.key not in self._elsewhere:
-            self._elsewhere[row.key] = await self._last_sequence(row)
-        last = self._elsewhere[row.key]
-        if last is None or (row.checkpoint.isdigit() and int(row.checkpoint) >= int(last)):
-            self._drained.add(row.key)
-
-    async def _last_sequence(self, row: Lease) -> str | None:
-        """The newest sequence number on a shard after its checkpoint, None if there is none."""
-        try:
-            return await self._last_after(row.key, ShardStart.after(row.checkpoint))
-        except RecordsTrimmedError:
-            return await self._last_after(row.key, ShardStart("TRIM_HORIZON"))
-
-    async def _last_after(self, shard_id: str, start: ShardStart) -> str | None:
-        started_ms = self._clock.time_ns() // 1_000_000
-        reader = self._stream.reader(shard_id, start)
-        last: str | None = None
-        try:
-            while True:
-                batch = await reader.next()
-                if batch.records:
-                    last = batch.records[-1].sequence
-                if reached_start(batch, started_ms):
-                    return last
-        finally:
-            with anyio.move_on_after(1, shield=True):
-                await reader.aclose()
 
     async def _trim(self) -> None:
         now = self._clock.monotonic()

@@ -13,6 +13,10 @@ checkpoint                    S     sequence number, TRIM_HORIZON or SHARD_END
 checkpointSubSequenceNumber   N     0: a record is never split across checkpoints
 ownerSwitchesSinceCheckpoint  N
 parentShardId                 SS    absent for a shard without parents; a set has no order
+childShardIds                 SS    absent until the shard has ended
+startingHashKey               S     first MD5(partition key) of the shard's range, decimal
+endingHashKey                 S     last one
+checkpointOwner               S     only while the lease changes hands: who has it until then
 streamIdentity                S     ours: `arn created`
 sink                          S     ours: what the records are read for
 ============================  ====  =======================================================
@@ -48,9 +52,20 @@ _CHECKPOINT: Final = "checkpoint"
 _SUB_SEQUENCE: Final = "checkpointSubSequenceNumber"
 _SWITCHES: Final = "ownerSwitchesSinceCheckpoint"
 _PARENTS: Final = "parentShardId"
+_CHILDREN: Final = "childShardIds"
+_FIRST_HASH: Final = "startingHashKey"
+_LAST_HASH: Final = "endingHashKey"
+_CHECKPOINT_OWNER: Final = "checkpointOwner"
 _STREAM: Final = "streamIdentity"
 _SINK: Final = "sink"
-_OPTIONAL: Final = (_OWNER, _PARENTS)  # removed from a row when they have no value
+_OPTIONAL: Final = (  # removed from a row when they have no value
+    _OWNER,
+    _PARENTS,
+    _CHILDREN,
+    _FIRST_HASH,
+    _LAST_HASH,
+    _CHECKPOINT_OWNER,
+)
 
 _CONFLICT: Final = "ConditionalCheckFailedException"
 
@@ -220,8 +235,12 @@ def _key_of(lease: Lease) -> Item:
 
 
 def _same(a: Lease, b: Lease) -> bool:
-    """Whether two rows are equal; a set of parents has no order."""
-    return replace(a, parents=tuple(sorted(a.parents))) == replace(b, parents=tuple(sorted(b.parents)))
+    """Whether two rows are equal; a set of shards has no order."""
+    return _sorted(a) == _sorted(b)
+
+
+def _sorted(row: Lease) -> Lease:
+    return replace(row, parents=tuple(sorted(row.parents)), children=tuple(sorted(row.children)))
 
 
 def _replacement(seen: Lease, changed: Lease) -> dict[str, Any]:
@@ -261,6 +280,12 @@ def encode(lease: Lease) -> Item:
         item[_OWNER] = {"S": lease.owner}
     if lease.parents:
         item[_PARENTS] = {"SS": sorted(set(lease.parents))}
+    if lease.children:
+        item[_CHILDREN] = {"SS": sorted(set(lease.children))}
+    if lease.hashes is not None:
+        item[_FIRST_HASH], item[_LAST_HASH] = ({"S": str(hash_)} for hash_ in lease.hashes)
+    if lease.checkpoint_owner is not None:
+        item[_CHECKPOINT_OWNER] = {"S": lease.checkpoint_owner}
     return item
 
 
@@ -275,4 +300,7 @@ def decode(item: Mapping[str, Mapping[str, Any]]) -> Lease:
         owner_switches=int(item[_SWITCHES]["N"]) if _SWITCHES in item else 0,
         stream=item[_STREAM]["S"] if _STREAM in item else "",
         sink=item[_SINK]["S"] if _SINK in item else "",
+        checkpoint_owner=item[_CHECKPOINT_OWNER]["S"] if _CHECKPOINT_OWNER in item else None,
+        children=tuple(sorted(item[_CHILDREN]["SS"])) if _CHILDREN in item else (),
+        hashes=(int(item[_FIRST_HASH]["S"]), int(item[_LAST_HASH]["S"])) if _FIRST_HASH in item else None,
     )

@@ -32,6 +32,11 @@ class Lease:
             (ownerSwitchesSinceCheckpoint); taking one that nobody held is no switch, as in KCL.
         stream: the stream's identity as `arn created`; a row of another stream counts as absent.
         sink: what the records are read for; each sink has a table of its own.
+        checkpoint_owner: while a lease changes hands, the worker that has it until it has flushed;
+            `owner` is then the one that waits for it (checkpointOwner, from KCL 3 on).
+        children: the shard's children, once it has ended and they are listed (childShardIds).
+        hashes: the shard's range of MD5(partition key), both inclusive (startingHashKey,
+            endingHashKey).
     """
 
     key: str
@@ -42,19 +47,47 @@ class Lease:
     owner_switches: int = 0
     stream: str = ""
     sink: str = "journal"
+    checkpoint_owner: str | None = None
+    children: tuple[str, ...] = ()
+    hashes: tuple[int, int] | None = None
+
+    @property
+    def holder(self) -> str | None:
+        """Who works on the shard now: a lease that was asked for is still with its last owner."""
+        return self.checkpoint_owner or self.owner
 
     def taken_by(self, owner: str) -> Lease:
-        """The row after `owner` took it."""
+        """The row after `owner` took it, whoever had it."""
         switches = self.owner_switches + (self.owner not in (None, owner))
-        return replace(self, owner=owner, counter=self.counter + 1, owner_switches=switches)
+        return replace(
+            self, owner=owner, checkpoint_owner=None, counter=self.counter + 1, owner_switches=switches
+        )
+
+    def asked_by(self, owner: str) -> Lease:
+        """The row after `owner` asked its holder for it; it changes hands by `handed_over`."""
+        return replace(
+            self,
+            owner=owner,
+            checkpoint_owner=self.owner,
+            counter=self.counter + 1,
+            owner_switches=self.owner_switches + 1,
+        )
+
+    def handed_over(self) -> Lease:
+        """The row after its last owner, asked for it, let it go to the one that asked."""
+        return replace(self, checkpoint_owner=None, counter=self.counter + 1)
 
     def renewed(self) -> Lease:
         """The row after a sign of life."""
         return replace(self, counter=self.counter + 1)
 
+    def withdrawn(self) -> Lease:
+        """The row after its owner, which asked for it and waits, wants it no more."""
+        return replace(self, owner=self.checkpoint_owner, checkpoint_owner=None, counter=self.counter + 1)
+
     def released(self) -> Lease:
-        """The row after its owner let it go."""
-        return replace(self, owner=None, counter=self.counter + 1)
+        """The row after its owner let it go, to whoever comes."""
+        return replace(self, owner=None, checkpoint_owner=None, counter=self.counter + 1)
 
     def advanced(self, checkpoint: str) -> Lease:
         """The row with a later checkpoint.

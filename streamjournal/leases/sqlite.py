@@ -33,7 +33,7 @@ from streamjournal.leases.port import Lease
 
 T = TypeVar("T")
 
-SCHEMA: Final = 1  # the file's user_version
+SCHEMA: Final = 2  # the file's user_version; format 1 had no columns after `sink`
 _APPLICATION_ID: Final = 0x736A4C73  # "sjLs": tells our file from any other SQLite database
 _TABLE: Final = """
 CREATE TABLE lease (
@@ -44,10 +44,23 @@ CREATE TABLE lease (
     parents TEXT NOT NULL,
     owner_switches INTEGER NOT NULL,
     stream TEXT NOT NULL,
-    sink TEXT NOT NULL
+    sink TEXT NOT NULL,
+    checkpoint_owner TEXT,
+    children TEXT NOT NULL DEFAULT '[]',
+    hashes TEXT NOT NULL DEFAULT 'null'
 ) WITHOUT ROWID"""
+_TO_2: Final = (
+    "ALTER TABLE lease ADD COLUMN checkpoint_owner TEXT",
+    "ALTER TABLE lease ADD COLUMN children TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE lease ADD COLUMN hashes TEXT NOT NULL DEFAULT 'null'",
+    "PRAGMA user_version = 2",
+)
+_COLUMNS: Final = (
+    "key, owner, counter, checkpoint, parents, owner_switches, stream, sink, "
+    "checkpoint_owner, children, hashes"
+)
 
-Row = tuple[str, str | None, int, str, str, int, str, str]
+Row = tuple[str, str | None, int, str, str, int, str, str, str | None, str, str]
 
 
 class SqliteLeases:
@@ -98,7 +111,10 @@ class SqliteLeases:
             return []
         with closing(self._connect()) as db:
             db.execute("BEGIN")
-            return _select_all(db) if self._is_prepared(db) else []
+            version = self._version(db)
+            if version in (0, SCHEMA):
+                return _select_all(db) if version else []
+        return self._write(_select_all)  # an older format, which a write brings up to date
 
     def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,8 +122,12 @@ class SqliteLeases:
             use_wal(db, self._busy_timeout)
             db.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes back is only read again
             db.execute("BEGIN IMMEDIATE")  # a lock that a transaction asks for later cannot wait its turn
-            if not self._is_prepared(db):
+            version = self._version(db)
+            if version == 0:
                 _create_table(db)
+            elif version < SCHEMA:
+                for statement in _TO_2:
+                    db.execute(statement)
             outcome = change(db)
             db.execute("COMMIT")  # short of here, closing rolls back
             return outcome
@@ -115,18 +135,18 @@ class SqliteLeases:
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=self._busy_timeout, isolation_level=None)
 
-    def _is_prepared(self, db: sqlite3.Connection) -> bool:
-        """Whether the table is there; False for a file that is still empty."""
+    def _version(self, db: sqlite3.Connection) -> int:
+        """The format of the table in the file; 0 for a file that is still empty."""
         version, application = _pragma(db, "user_version"), _pragma(db, "application_id")
         if application == _APPLICATION_ID:
-            if version != SCHEMA:
+            if not 1 <= version <= SCHEMA:
                 raise NotConfiguredError(
                     f"{self._path} holds leases in format {version}, and this version knows format "
                     f"{SCHEMA} only; upgrade streamjournal"
                 )
-            return True
+            return version
         if version == 0 and _is_empty(db):
-            return False
+            return 0
         raise NotConfiguredError(
             f"{self._path} is a database of another program; choose another STREAMJOURNAL_HOME"
         )
@@ -185,23 +205,21 @@ def _create_table(db: sqlite3.Connection) -> None:
 
 
 def _select_all(db: sqlite3.Connection) -> list[Lease]:
-    query = (
-        "SELECT key, owner, counter, checkpoint, parents, owner_switches, stream, sink "
-        "FROM lease ORDER BY key"
-    )
-    return [_decode(row) for row in db.execute(query)]
+    return [_decode(row) for row in db.execute(f"SELECT {_COLUMNS} FROM lease ORDER BY key")]  # noqa: S608
 
 
 def _insert(db: sqlite3.Connection, lease: Lease) -> bool:
     values = _encode(lease)
-    done = db.execute("INSERT INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
+    marks = ", ".join("?" * len(values))
+    done = db.execute(f"INSERT INTO lease ({_COLUMNS}) VALUES ({marks}) ON CONFLICT DO NOTHING", values)  # noqa: S608
     return done.rowcount == 1
 
 
 def _replace(db: sqlite3.Connection, seen: Lease, changed: Lease) -> None:
     done = db.execute(
         "UPDATE lease SET owner = ?, counter = ?, checkpoint = ?, parents = ?, owner_switches = ?, "
-        "stream = ?, sink = ? WHERE key = ? AND owner IS ? AND counter = ?",
+        "stream = ?, sink = ?, checkpoint_owner = ?, children = ?, hashes = ? "
+        "WHERE key = ? AND owner IS ? AND counter = ?",
         (*_encode(changed)[1:], seen.key, seen.owner, seen.counter),
     )
     if done.rowcount != 1:
@@ -219,14 +237,37 @@ def _encode(lease: Lease) -> Row:
         lease.owner,
         lease.counter,
         lease.checkpoint,
-        msgspec.json.encode(lease.parents).decode(),
+        _json(lease.parents),
         lease.owner_switches,
         lease.stream,
         lease.sink,
+        lease.checkpoint_owner,
+        _json(lease.children),
+        _json([str(hash_) for hash_ in lease.hashes] if lease.hashes else None),
     )
 
 
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _decode(row: Row) -> Lease:
-    key, owner, counter, checkpoint, parents, owner_switches, stream, sink = row
-    known = msgspec.json.decode(parents, type=tuple[str, ...])
-    return Lease(key, owner, counter, checkpoint, known, owner_switches, stream, sink)
+    key, owner, counter, checkpoint, parents, switches, stream, sink, checkpoint_owner, children, hashes = row
+    return Lease(
+        key,
+        owner,
+        counter,
+        checkpoint,
+        msgspec.json.decode(parents, type=tuple[str, ...]),
+        switches,
+        stream,
+        sink,
+        checkpoint_owner,
+        msgspec.json.decode(children, type=tuple[str, ...]),
+        _hashes(msgspec.json.decode(hashes, type=tuple[str, str] | None)),
+    )
+
+
+def _hashes(pair: tuple[str, str] | None) -> tuple[int, int] | None:
+    """As text in the file: no 64 bits hold them."""
+    return None if pair is None else (int(pair[0]), int(pair[1]))

@@ -64,9 +64,25 @@ async def test_new_table_is_empty(leases: Leases) -> None:
 async def test_every_field_comes_back(leases: Leases, open_again: Callable[[], Leases]) -> None:
     """What is created is what another adapter over the same table reads, field by field."""
     full = Lease("shardId-7", "worker-a", 41, "49590338271490256608559692538361571095921575989136588898",
-                 ("shardId-1", "shardId-2"), 3, STREAM, "journal")  # fmt: skip
+                 ("shardId-1", "shardId-2"), 3, STREAM, "journal", "worker-b",
+                 ("shardId-8", "shardId-9"), (2**127, 2**128 - 1))  # fmt: skip
     assert await leases.create(full)
     assert await only_row(open_again()) == full
+    bare = await leases.update(full, Lease("shardId-7", counter=42, stream=STREAM))
+    assert await only_row(open_again()) == bare
+
+
+async def test_a_lease_that_is_asked_for_changes_hands(leases: Leases) -> None:
+    """Its holder stays on until it hands it over; each write is conditional on the one before."""
+    await leases.create(ROW)
+    held = await leases.update(ROW, ROW.taken_by("a"))
+    asked = await leases.update(held, held.asked_by("b"))
+    assert (asked.owner, asked.holder) == ("b", "a")
+    with pytest.raises(LeaseLostError):
+        await leases.update(held, held.advanced("8"))
+    over = await leases.update(asked, asked.advanced("9").handed_over())
+    assert await only_row(leases) == over
+    assert (over.owner, over.holder, over.checkpoint) == ("b", "b", "9")
 
 
 async def test_create_once(leases: Leases) -> None:

@@ -104,7 +104,7 @@ async def test_unknown_attributes_survive_every_update(
 ) -> None:
     """What a newer KCL keeps in a row is still there after we took, advanced and released it."""
     await leases.create(ROW)
-    theirs = {"throughputKBps": {"N": "12.5"}, "childShardIds": {"SS": ["shardId-8", "shardId-9"]}}
+    theirs = {"throughputKBps": {"N": "12.5"}, "pendingCheckpoint": {"S": "20"}}
     plain.put_item(TableName=table, Item=item(plain, table) | theirs)
     row = await leases.update(ROW, ROW.taken_by("a"))
     row = await leases.update(row, row.advanced("17"))

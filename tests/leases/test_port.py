@@ -30,7 +30,15 @@ def rank(checkpoint: str) -> float:
 @given(leases, st.text(min_size=1))
 def test_every_change_raises_the_counter_by_one(lease: Lease, owner: str) -> None:
     """The counter is what a condition compares, so no change may leave it as it was."""
-    for changed in (lease.taken_by(owner), lease.renewed(), lease.released(), lease.advanced(SHARD_END)):
+    for changed in (
+        lease.taken_by(owner),
+        lease.asked_by(owner),
+        lease.handed_over(),
+        lease.withdrawn(),
+        lease.renewed(),
+        lease.released(),
+        lease.advanced(SHARD_END),
+    ):
         assert changed.counter == lease.counter + 1
         assert (changed.key, changed.parents, changed.stream, changed.sink) == (
             lease.key,
@@ -59,3 +67,20 @@ def test_owner_switches_count_changes_of_owner() -> None:
     assert mine.released().taken_by("you").owner_switches == 0
     assert mine.taken_by("you").owner_switches == 1
     assert mine.taken_by("you").taken_by("me").owner_switches == 2
+
+
+def test_a_lease_that_is_asked_for_stays_with_its_holder_until_he_lets_go() -> None:
+    """Then it is the asker's; who asked and dies, or wants it no more, leaves the holder in place."""
+    held = Lease("s").taken_by("holder")
+    asked = held.asked_by("asker")
+    assert (asked.owner, asked.holder, asked.owner_switches) == ("asker", "holder", 1)
+    assert asked.handed_over().holder == asked.handed_over().owner == "asker"
+    assert asked.withdrawn().holder == asked.withdrawn().owner == "holder"
+    assert asked.taken_by("third").holder == "third"
+    assert asked.released().holder is None
+
+
+def test_an_asker_that_withdraws_what_was_handed_over_frees_it() -> None:
+    """There is nobody to give it back to."""
+    row = Lease("s").taken_by("holder").asked_by("asker").handed_over().withdrawn()
+    assert row.holder is None

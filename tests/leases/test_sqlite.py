@@ -110,6 +110,31 @@ async def test_newer_format_is_refused(path: Path) -> None:
         await leases.update(ROW, ROW.taken_by("a"))
 
 
+OLD_TABLE = """
+CREATE TABLE lease (
+    key TEXT PRIMARY KEY, owner TEXT, counter INTEGER NOT NULL, checkpoint TEXT NOT NULL,
+    parents TEXT NOT NULL, owner_switches INTEGER NOT NULL, stream TEXT NOT NULL, sink TEXT NOT NULL
+) WITHOUT ROWID"""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("first", ["read", "write"])
+async def test_an_older_format_is_brought_up_to_date(path: Path, first: str) -> None:
+    """What the table of an earlier version holds is kept, whoever comes to it first."""
+    path.parent.mkdir()
+    execute(path, OLD_TABLE)
+    execute(path, "INSERT INTO lease VALUES ('s', 'a', 7, '42', '[\"p\"]', 1, 'urn now', 'journal')")
+    execute(path, "PRAGMA user_version = 1")
+    execute(path, "PRAGMA application_id = 0x736A4C73")
+    leases = SqliteLeases(path)
+    if first == "write":
+        await leases.create(ROW)
+    old = Lease("s", "a", 7, "42", ("p",), 1, "urn now", "journal")
+    assert old in await leases.rows()
+    asked = await leases.update(old, old.asked_by("b"))
+    assert asked in await leases.rows()
+
+
 @pytest.mark.anyio
 async def test_database_of_another_program_is_refused(path: Path) -> None:
     """Nothing is written into a database that is not ours."""
