@@ -138,7 +138,8 @@ def _extend(folder: Path, fd: int, lock_fd: int, base: str, lines: bytes, meta: 
         _write_intent(lock_fd, _Intent(before.version, start, len(data), data[:_BEGINNING]))
         try:
             end = _write_at_end(body, data)
-            meta = counting_extra(meta, body, before.size, end - len(lines))
+            known = Meta.decode(before.fields)
+            meta = counting_extra(meta, known, body, before.size, end - len(lines), lines)
             committed = Committed(_next_version(before, meta), end, now, meta.encode())
             _write_new_meta(fd, committed)
         except OSError:
