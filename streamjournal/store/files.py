@@ -103,7 +103,7 @@ class FilesStore:
             first = max(0, head.size + start) if start < 0 else min(start, head.size)
             end = head.size if stop is None else min(stop, head.size)
             async with aclosing(self._pieces(file.fileno(), first, end)) as pieces:
-                yield Body(head, first, pieces)
+                yield Body(head, first, pieces, state.file_size - state.size)
 
     async def journals(self) -> AsyncIterator[Listed]:
         """See `store.port.Store.journals`."""

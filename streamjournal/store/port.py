@@ -69,11 +69,14 @@ class Body(NamedTuple):
     Args:
         start: offset of the first byte.
         chunks: the bytes, in pieces of any size; can be gone through once.
+        beyond: bytes after the committed ones, which are no part of the journal yet: being written just
+            now, left by a writer that was killed, or put there by a person. Only files can have some.
     """
 
     head: Head
     start: int
     chunks: AsyncIterator[bytes]
+    beyond: int = 0
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
