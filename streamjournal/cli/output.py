@@ -116,7 +116,7 @@ class EntryPrinter:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         columns = ["time", *(["session"] if self._with_session else []), "level", "event", "tool", "details"]
-        rows = [[_visible(cell) for cell in self._cells(entry)] for entry in self._rows]
+        rows = [[visible(cell) for cell in self._cells(entry)] for entry in self._rows]
         for i, column in enumerate(columns[:-1]):  # only the details give way when the terminal is narrow
             width = min(_WIDEST, max(len(column), *(len(cells[i]) for cells in rows)))
             table.add_column(column, overflow="ellipsis", no_wrap=True, min_width=width, max_width=width)
@@ -144,7 +144,7 @@ def plain_columns(entry: Entry, *, with_session: bool = False) -> tuple[str, str
     session = f"{entry.session_id}  " if with_session else ""
     tool = f"{entry.tool_name}  " if entry.tool_name else ""
     level = "" if entry.level == "INFO" else f"{entry.level}  "  # a colour alone would be lost in a pipe
-    text = _visible(f"{session}{entry.event_type:<16} {level}{tool}{_details(entry)}").rstrip()
+    text = visible(f"{session}{entry.event_type:<16} {level}{tool}{_details(entry)}").rstrip()
     return _time(entry.timestamp), text
 
 
@@ -169,7 +169,7 @@ def _value(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}…"
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Control and bidirectional characters as their code points: an entry must not drive a terminal."""
     if text.isprintable():
         return text
