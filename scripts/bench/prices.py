@@ -36,6 +36,7 @@ SHARD_HOUR: Final = 0.015  # provisioned
 STREAM_HOUR: Final = 0.04  # on demand standard
 
 LEASE_WRITE: Final = 0.625 / 1e6  # DynamoDB on demand, up to 1 KB
+LEASE_READ: Final = 0.125 / 1e6  # strongly consistent, up to 4 KB
 
 
 def s3_dollars(requests: Mapping[str, int]) -> float:

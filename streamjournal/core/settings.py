@@ -49,7 +49,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         session_bytes: bytes of one session that make it due at once.
         unflushed_bytes: bytes on one shard that make its oldest sessions due at once.
         worker_bytes: bytes of entries that a worker holds before it stops reading.
-        lease_seconds: seconds without a sign of life after which a lease may be taken.
+        lease_seconds: within so many seconds of a worker's last sign of life, others take its shards.
+        metrics_port: TCP port of a worker's /metrics, /healthz and /readyz. None: they are off.
+        metrics_address: what that port listens at; 0.0.0.0 for other machines too.
+        log_level: the least severe lines that a worker logs.
     """
 
     stream: str | None = None
@@ -70,6 +73,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     unflushed_bytes: Bytes = 4 * 2**20
     worker_bytes: Bytes = 256 * 2**20
     lease_seconds: Annotated[float, Meta(gt=0)] = 10.0
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
+    metrics_address: str = "127.0.0.1"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
     def embedded(self) -> bool:
