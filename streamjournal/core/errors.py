@@ -15,6 +15,7 @@ StreamjournalError
 │   ├── LeasesUnavailableError
 │   └── ThrottledError       asked too often; wait, then ask again
 ├── NotConfiguredError       missing stream, bucket, table or credentials; the text says what to do
+│   └── ForeignLeaseTableError  the lease table is another application's; name one of its own
 ├── UnsafeStoreError         the store ignores conditional writes; a worker must not run against it
 ├── CommitError              what a conditional write to a journal can meet (the committer resolves them)
 │   ├── CommitConflictError  the journal is not at the expected version; nothing was written
@@ -117,6 +118,10 @@ class ThrottledError(UnavailableError):
 
 class NotConfiguredError(StreamjournalError):
     """Something that must exist does not: credentials, a stream, a bucket, a table."""
+
+
+class ForeignLeaseTableError(NotConfiguredError):
+    """The table holds leases of another application, or of another sink; a worker must not touch them."""
 
 
 class UnsafeStoreError(StreamjournalError):

@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from streamjournal.core.backoff import Backoff
 from streamjournal.core.clock import Clock
 from streamjournal.core.errors import (
+    ForeignLeaseTableError,
     LeaseLostError,
     NotConfiguredError,
     RecordsTrimmedError,
@@ -93,6 +94,7 @@ class Worker:
         """Work until `stop`, or (drain) until drained.
 
         Raises:
+            ForeignLeaseTableError: the lease table is not ours to write into.
             UnavailableError, NotConfiguredError: only when draining.
         """
         async with anyio.create_task_group() as outer:
@@ -127,6 +129,8 @@ class Worker:
             try:
                 if await self._round(tasks):
                     wait = interval / 4
+            except ForeignLeaseTableError:
+                raise  # time does not mend it, and waiting would hide it
             except (UnavailableError, NotConfiguredError, RecordsTrimmedError) as problem:
                 wait = backoff.failed()
                 self._trouble.failed("worker", problem)

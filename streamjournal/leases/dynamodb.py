@@ -35,6 +35,7 @@ from botocore import exceptions as boto
 
 from streamjournal.core.aws import AwsClient, error_code, explain, is_retryable, status_code
 from streamjournal.core.errors import (
+    ForeignLeaseTableError,
     LeaseLostError,
     LeasesUnavailableError,
     NotConfiguredError,
@@ -90,8 +91,8 @@ class DynamoDbLeases:
 
         Raises:
             LeasesUnavailableError, ThrottledError: ask again later.
-            NotConfiguredError: no such table, no credentials, or a table of another application
-                or sink.
+            NotConfiguredError: no such table, or no credentials.
+            ForeignLeaseTableError: a table of another application or sink.
         """
         items: list[Item] = []
         page: dict[str, Any] = {"ConsistentRead": True}
@@ -185,13 +186,13 @@ class DynamoDbLeases:
     def _own(self, item: Item) -> Lease:
         """The lease in an item, if the item is one of ours."""
         if _SINK not in item or _STREAM not in item:
-            raise NotConfiguredError(
+            raise ForeignLeaseTableError(
                 f"table {self._table} holds rows of another Kinesis application; set "
                 "STREAMJOURNAL_LEASE_TABLE to a table of its own"
             )
         lease = decode(item)
         if lease.sink != self._sink:
-            raise NotConfiguredError(
+            raise ForeignLeaseTableError(
                 f"table {self._table} holds the leases of sink {lease.sink!r}, not {self._sink!r}; set "
                 "STREAMJOURNAL_LEASE_TABLE to a table of its own"
             )

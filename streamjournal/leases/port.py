@@ -116,8 +116,8 @@ class Leases(Protocol):
 
         Raises:
             LeasesUnavailableError: the table does not answer.
-            NotConfiguredError: there is no such table, it is not a lease table of ours, or there
-                are no credentials.
+            NotConfiguredError: there is no such table, or there are no credentials.
+            ForeignLeaseTableError: it is another application's.
         """
         ...
 

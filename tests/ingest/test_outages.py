@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from streamjournal.core.errors import (
+    ForeignLeaseTableError,
     LeasesUnavailableError,
     NotConfiguredError,
     StoreUnavailableError,
@@ -192,3 +193,13 @@ async def test_a_drain_behind_a_checkpoint_that_was_trimmed() -> None:
         await rig.drain()
         assert 3 in rig.numbers("s")
         await worker.stop()
+
+
+async def test_a_table_of_another_application_is_refused_at_once() -> None:
+    """The worker ends with the error, and writes nothing into the table; waiting would hide it."""
+    rig = Rig()
+    rig.faults.script["leases.rows"].append(Fault(ForeignLeaseTableError("rows of another application")))
+    await rig.put("s", 1)
+    with pytest.RaisesGroup(pytest.RaisesExc(ForeignLeaseTableError), flatten_subgroups=True):
+        await rig.work()
+    assert rig.leases.history == []

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from streamjournal.core.errors import (
+    ForeignLeaseTableError,
     LeaseLostError,
     LeasesUnavailableError,
     NotConfiguredError,
@@ -249,7 +250,9 @@ async def test_table_of_another_kinesis_application_is_refused(
             "ownerSwitchesSinceCheckpoint": {"N": "0"},
         },
     )
-    with pytest.raises(NotConfiguredError, match=r"another Kinesis application.*STREAMJOURNAL_LEASE_TABLE"):
+    with pytest.raises(
+        ForeignLeaseTableError, match=r"another Kinesis application.*LEASE_TABLE"
+    ):
         await leases.rows()
 
 
@@ -259,7 +262,7 @@ async def test_table_of_another_sink_is_refused(
     """Each sink has a table of its own; two in one would take each other's checkpoints."""
     await leases.create(ROW)
     alerts = DynamoDbLeases(table, client=aws, sink="alerts")
-    with pytest.raises(NotConfiguredError, match=r"'journal', not 'alerts'.*STREAMJOURNAL_LEASE_TABLE"):
+    with pytest.raises(ForeignLeaseTableError, match=r"'journal', not 'alerts'.*STREAMJOURNAL_LEASE_TABLE"):
         await alerts.rows()
 
 
