@@ -24,6 +24,9 @@ from streamjournal.read.merged import MergedRead
 from streamjournal.read.results import AsyncRead, AsyncTail
 from streamjournal.read.sessions import HeadCache, SessionList, list_sessions
 from streamjournal.read.tail import Tail
+from streamjournal.read.unflushed import stream_state
+from streamjournal.read.verification import Verification, without_journal
+from streamjournal.read.verify import is_on_stream, verify_journal
 from streamjournal.read.words import Access
 
 _OWN_FLUSH_SECONDS = 2.0  # a read waits so long for its own process's entries; later ones it adds itself
@@ -162,6 +165,30 @@ class AsyncJournal(JournalBase):
         access = self._reach()
         await self._send_own(None)
         return await list_sessions(access, self._heads, limit=limit)
+
+    async def verify(self, session_id: str) -> Verification:
+        """Check a session's journal: every writer's numbers run 1 to n, in order, and all that the journal
+        says of itself is so.
+
+        What is on the stream only is not checked, since nothing is missing before it is in the journal.
+
+        Raises:
+            InvalidEntryError: the session id cannot be one.
+            UnavailableError, NotConfiguredError: the journal, or without a journal the stream, cannot be
+                read.
+        """
+        check_session_id(session_id)
+        access = self._reach()
+        found = await verify_journal(access.store, session_id)
+        if found is not None:
+            return found
+        await self._send_own(session_id)
+        state = await stream_state(access.stream, access.leases)
+        found = await verify_journal(access.store, session_id)  # a worker may have come first
+        if found is not None:
+            return found
+        on_stream = bool(self._own(session_id).pending) or await is_on_stream(access, session_id, state)
+        return without_journal(session_id, on_stream=on_stream)
 
     async def _send_own(self, session_id: str | None) -> None:
         """Have what this process wrote (to a session, or at all) on the stream before that is read."""

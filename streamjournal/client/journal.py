@@ -17,6 +17,7 @@ from streamjournal.core.settings import Settings
 from streamjournal.emit.receipt import Delivery
 from streamjournal.read.results import Read, SyncTail
 from streamjournal.read.sessions import SessionList
+from streamjournal.read.verification import Verification
 
 
 class Journal(JournalBase):
@@ -94,6 +95,10 @@ class Journal(JournalBase):
     def sessions(self, limit: int | None = None) -> SessionList:
         """The sessions with a summary each, the one written to last first; see `AsyncJournal.sessions`."""
         return self._reader().portal().call(self._async.sessions, limit)
+
+    def verify(self, session_id: str) -> Verification:
+        """Check a session's journal; see `AsyncJournal.verify`."""
+        return self._reader().portal().call(self._async.verify, session_id)
 
     def flush(self, timeout: float | None = None) -> Delivery:
         """Bring what is pending to the stream, and say what became of everything emitted so far.

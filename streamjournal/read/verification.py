@@ -107,9 +107,9 @@ def without_journal(session_id: str, *, on_stream: bool) -> Verification:
     if on_stream:
         kind, text = (
             "not_in_its_journal",
-            "it is on the stream, and not in its journal yet: a worker writes it",
+            "it is not in its journal yet; a worker brings it there",
         )
     else:
-        kind, text = "nowhere", "there is no such session, neither a journal nor on the stream"
+        kind, text = "nowhere", "there is no such session: no journal, and nothing on the stream"
     finding = Finding(kind=kind, damage=not on_stream, text=text)
     return Verification(session_id, on_stream, "stream" if on_stream else "nowhere", findings=[finding])

@@ -20,7 +20,9 @@ from streamjournal.core.position import Position
 from streamjournal.core.summary import Summary
 from streamjournal.read.audit import Audit
 from streamjournal.read.findings import Findings
+from streamjournal.read.unflushed import Scan, StreamState, shards_of, start_in
 from streamjournal.read.verification import ChecksumState, Finding, Verification
+from streamjournal.read.words import Access
 from streamjournal.read.writer_audit import WriterAudit, joined
 from streamjournal.store.history import Checksum
 from streamjournal.store.names import session_name
@@ -47,6 +49,27 @@ async def verify_journal(store: Store, session_id: str) -> Verification | None:
             return None if body is None else await _verify(session_id, body)
     except CommitRefusedError as problem:
         return _unreadable(session_id, f"its metadata cannot be read, so its body was not checked: {problem}")
+
+
+async def is_on_stream(access: Access, session_id: str, state: StreamState) -> bool:
+    """Whether the stream has entries of a session that has no journal.
+
+    Args:
+        state: from before the journal was found missing. What a worker has flushed since then is behind
+            the checkpoints of now, and would be taken for missing.
+
+    Raises:
+        StreamUnavailableError: it cannot be read.
+    """
+    scan = Scan(access.feeds, state, access.clock)
+    for shard in shards_of(state, session_id):
+        place = start_in(state, shard, None)
+        if place is None:
+            continue
+        async with aclosing(scan.items(shard, place, session_id)) as items:
+            async for _ in items:
+                return True
+    return False
 
 
 async def verify_journals(store: Store) -> AsyncGenerator[Verification, None]:
