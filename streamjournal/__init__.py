@@ -23,6 +23,7 @@ from streamjournal.core.errors import (
 )
 from streamjournal.core.settings import Settings
 from streamjournal.emit.receipt import Delivery, Receipt
+from streamjournal.read.verification import Verification
 
 __version__ = "0.1.0"
 
@@ -48,5 +49,6 @@ __all__ = [
     "StreamUnavailableError",
     "StreamjournalError",
     "UnavailableError",
+    "Verification",
     "__version__",
 ]
