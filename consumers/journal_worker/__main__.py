@@ -3,6 +3,7 @@
 The same as `streamjournal worker`; here it is a program of its own, with its container beside it.
 """
 
+import logging
 import sys
 
 import anyio
@@ -14,9 +15,10 @@ from streamjournal.core.settings import load
 
 def main() -> int:
     """Run the worker until it is told to stop."""
-    configure_logging(json=True)
+    configure_logging(json=True)  # also for what goes wrong with the settings
     try:
         settings = load()
+        configure_logging(level=logging.getLevelNamesMapping()[settings.log_level.upper()], json=True)
         anyio.run(run_worker, settings)
     except StreamjournalError as problem:
         sys.stderr.write(f"journal_worker: {problem}\n")

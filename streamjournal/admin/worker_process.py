@@ -22,6 +22,7 @@ from streamjournal.core.errors import NotConfiguredError, UnavailableError
 from streamjournal.core.settings import Settings
 from streamjournal.ingest.service import WorkerService
 from streamjournal.ingest.stats import Stats
+from streamjournal.ingest.watchdog import Watchdog
 from streamjournal.ingest.worker import Worker
 from streamjournal.store.port import Store
 
@@ -91,8 +92,10 @@ async def run_worker(
         on_stats: given the worker's counters and the worker, once, before it starts.
 
     Raises:
+        SettingsError: the metrics' port cannot be had.
         UnsafeStoreError: the store ignores conditional writes.
-        UnavailableError, NotConfiguredError: only when draining.
+        NotConfiguredError: when draining; or a metrics port is set without prometheus-client.
+        UnavailableError: only when draining.
     """
     async with AsyncExitStack() as opened:
         stream = wiring.open_stream(settings, clock)
@@ -102,7 +105,10 @@ async def run_worker(
         leases = wiring.open_leases(settings)
         opened.push_async_callback(leases.aclose)
         service = WorkerService(stream, store, leases, settings, clock)
-        stopping = _Stopping()
+        watchdog = Watchdog(service.stats, service.trouble, stream, clock)
+        if settings.metrics_port is not None:
+            opened.callback(_serve_pages(watchdog, settings.metrics_address, settings.metrics_port, clock))
+        stopping = _Stopping(watchdog)
 
         def started(worker: Worker) -> None:
             stopping.also(worker.stop)
@@ -111,15 +117,38 @@ async def run_worker(
 
         async with anyio.create_task_group() as tasks:
             await tasks.start(stopping.heed_signals, name="signals")
+            tasks.start_soon(watchdog.run, name="watchdog")
+            began = clock.monotonic()
             if await _store_is_safe(store, clock, stopping.asked, drain=drain):
+                watchdog.probed = True
                 await service.run(drain=drain, on_start=started)
+            _say_last_word(service.stats, clock.monotonic() - began, drained=drain, stopped=stopping.asked)
             tasks.cancel_scope.cancel()
+
+
+def _serve_pages(watchdog: Watchdog, address: str, port: int, clock: Clock) -> Callable[[], None]:
+    """Serve `/metrics`, `/healthz` and `/readyz`; gives what ends it."""
+    from streamjournal.admin.metrics_server import MetricsServer
+
+    server = MetricsServer(watchdog, clock, address, port)
+    _log.info("metrics_served", address=address, port=server.port)
+    return server.close
+
+
+def _say_last_word(stats: Stats, seconds: float, *, drained: bool, stopped: anyio.Event) -> None:
+    """What this worker has done, in one line."""
+    event = "drained" if drained and not stopped.is_set() else "worker_stopped"
+    done = {"entries": stats.entries, "commits": stats.commits, "seconds": round(seconds, 1)}
+    if stats.dead_letters:
+        done["dead_letters"] = stats.dead_letters
+    _log.info(event, **done)
 
 
 class _Stopping:
     """The wish to stop, from a signal's arrival on, whoever is there to hear it by then."""
 
-    def __init__(self) -> None:
+    def __init__(self, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
         self.asked = anyio.Event()
         self._stop: Callable[[], None] | None = None
 
@@ -135,6 +164,7 @@ class _Stopping:
             task_status.started()
             async for number in signals:
                 _log.info("stopping", signal=signal.Signals(number).name)
+                self._watchdog.stopping = True
                 self.asked.set()
                 if self._stop is not None:
                     self._stop()

@@ -19,6 +19,15 @@ _WOULD = {"created": "would create", "changed": "would change"}
 _REFRESH = 0.2  # seconds between two looks of `up` at the worker's counters
 
 
+class LogLevel(StrEnum):
+    """The least severe lines that are logged."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
 class InitFormat(StrEnum):
     """`short`: a line for a person, and the variables to set; `json`: an object per step."""
 
@@ -30,15 +39,30 @@ def worker(
     drain: Annotated[
         bool, typer.Option("--drain", help="End once everything now on the stream is in the journals.")
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Serve /metrics, /healthz and /readyz there; 0 takes a free port and logs it.",
+        ),
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option("--log-level", help="The least severe lines to log; info unless set.")
+    ] = None,
 ) -> None:
     """Move entries from the stream into the journals, until SIGTERM or Ctrl-C."""
+    import logging
+
     import anyio
 
     from streamjournal.admin.worker_process import configure_logging, run_worker
     from streamjournal.core.settings import load
 
-    configure_logging()
-    settings = load()
+    settings = load(metrics_port=metrics_port, log_level=log_level)
+    configure_logging(level=logging.getLevelNamesMapping()[settings.log_level.upper()])
 
     async def run() -> None:
         await run_worker(settings, drain=drain)

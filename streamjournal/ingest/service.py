@@ -34,6 +34,7 @@ class WorkerService:
         self._settings = settings
         self._clock = clock
         self.stats = Stats()
+        self.trouble = Trouble(clock)
 
     async def run(self, *, drain: bool = False, on_start: Callable[[Worker], None] | None = None) -> None:
         """Run until the worker is stopped, or has drained.
@@ -44,7 +45,6 @@ class WorkerService:
         """
         settings, clock = self._settings, self._clock
         budget = Budget(settings.worker_bytes)
-        trouble = Trouble(clock)
         sink = JournalSink(
             self._store,
             Committer(self._store, clock, LineageCache(self._stream, clock)),
@@ -52,12 +52,12 @@ class WorkerService:
             clock,
             budget,
             self.stats,
-            trouble,
+            self.trouble,
             parallel=1 if settings.embedded else 16,
             stretch=0.0 if settings.embedded else 1.0,
         )
         worker = Worker(
-            self._stream, self._leases, sink, settings, clock, budget, self.stats, trouble, drain=drain
+            self._stream, self._leases, sink, settings, clock, budget, self.stats, self.trouble, drain=drain
         )
         if on_start is not None:
             on_start(worker)

@@ -36,10 +36,10 @@ _MAX_RECORDS = 200  # per read: at most 200 MiB, and mostly some 10 MB
 class Outcome(Enum):
     """How a shard's task ended."""
 
-    STOPPED = "stopped"  # it was told to; everything is flushed as far as possible
-    ENDED = "ended"  # the shard is closed, and everything in it is durable
+    STOPPED = "the worker stops"  # everything is flushed as far as possible
+    ENDED = "the shard has ended"  # it is closed, and everything in it is durable
     HANDED_OVER = "handed over"  # another worker asked for it; what is not flushed it reads again
-    LOST = "lost"  # another worker has it
+    LOST = "lost to another worker"
 
 
 class ShardTask:
@@ -149,6 +149,8 @@ class ShardTask:
         self._trouble.worked(f"shard {self._shard_id}")
         self._sink.take(batch.records)
         self._stats.lag_ms[self._shard_id] = batch.behind_ms
+        now = self._clock.monotonic()
+        self._stats.shard(self._shard_id, now).read(now, batch.behind_ms, found=bool(batch.records))
         self._ended = batch.ended
         self._caught_up = self._caught_up or reached_start(batch, self._started_ms)
         return reader
@@ -204,6 +206,7 @@ class ShardTask:
             return not self._sink.pending
         if self._clock.monotonic() < self._write_at:
             return False
+        before = self._lease.row.checkpoint
         try:
             await self._lease.checkpoint(sequence)
         except (UnavailableError, NotConfiguredError) as problem:
@@ -216,6 +219,9 @@ class ShardTask:
             return False
         self._table_backoff.worked()
         self._trouble.worked(f"lease {self._shard_id}")
+        if self._lease.row.checkpoint != before:
+            now = self._clock.monotonic()
+            self._stats.shard(self._shard_id, now).wrote(now)
         return True
 
     async def finish(self) -> None:

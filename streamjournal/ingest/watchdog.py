@@ -56,7 +56,7 @@ def judge(stats: Stats, now: float, now_ms: int) -> Judgement:
     """
     still: dict[str, Why] = {}
     late: dict[str, float] = {}
-    for shard_id, shard in list(stats.held.items()):
+    for shard_id, shard in stats.held.items():
         why = _stands_still(shard, now)
         if why is not None:
             still[shard_id] = why

@@ -238,6 +238,7 @@ class Worker:
             await self._leases.update(row, row.asked_by(self.name))
         except LeaseLostError:
             return  # it was renewed, or somebody else asked; the next round looks again
+        self._stats.lease_asked_for()
         _log.info("lease_asked_for", shard=row.key, of=row.owner)
 
     async def _take(self, row: Lease, tasks: TaskGroup) -> None:
@@ -245,6 +246,7 @@ class Worker:
             taken = await self._leases.update(row, row.taken_by(self.name))
         except LeaseLostError:
             return  # somebody was faster
+        self._stats.lease_taken(row.key, self._clock.monotonic())
         held = HeldLease(self._leases, taken)
         sink = self._sink.open(row.key, self._identity.digest, held.still_ours)
         task = ShardTask(
@@ -263,7 +265,7 @@ class Worker:
         self._tasks[row.key] = task
         self._held[row.key] = held
         self._stats.shards = len(self._tasks)
-        _log.info("lease_taken", shard=row.key, checkpoint=row.checkpoint, from_worker=row.owner)
+        self._tell_of_shard("lease_taken", shard=row.key, checkpoint=row.checkpoint, from_worker=row.owner)
         tasks.start_soon(self._work, row.key, task, held, name=f"shard {row.key}")
 
     async def _work(self, shard_id: str, task: ShardTask, held: HeldLease) -> None:
@@ -274,14 +276,18 @@ class Worker:
                 both.cancel_scope.cancel()
             if task.drained.is_set():
                 self._drained.add(shard_id)
-            if outcome is not Outcome.LOST:
+            if outcome is Outcome.LOST:
+                self._stats.lease_gone(shard_id, "lost")
+            else:
                 await self._release(held)
             del self._held[shard_id]  # not in `finally`: who is cut short releases at the end of the run
-            _log.info("shard_done", shard=shard_id, outcome=outcome.value, checkpoint=held.row.checkpoint)
+            self._tell_of_shard(
+                "shard_left", shard=shard_id, why=outcome.value, checkpoint=held.row.checkpoint
+            )
         finally:
             self._tasks.pop(shard_id, None)
             self._stats.shards = len(self._tasks)
-            self._stats.lag_ms.pop(shard_id, None)
+            self._stats.forget(shard_id)
             for what in ("shard", "lease", "store for"):
                 self._trouble.worked(f"{what} {shard_id}")
 
@@ -290,6 +296,12 @@ class Worker:
             await held.release()
         except (LeaseLostError, UnavailableError, NotConfiguredError) as problem:
             _log.warning("release_failed", shard=held.row.key, problem=str(problem))
+        else:
+            self._stats.lease_gone(held.row.key, "released")
+
+    def _tell_of_shard(self, event: str, **fields: str | None) -> None:
+        """A line about a lease; a drain takes all of them for a moment, which nobody wants to read."""
+        (_log.debug if self._drain else _log.info)(event, **fields)
 
     async def _trim(self) -> None:
         now = self._clock.monotonic()
