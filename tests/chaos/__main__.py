@@ -22,7 +22,7 @@ from tests.chaos.run import play
 from tests.emulators.processes import EmulatorError, missing_for_kinesis_local
 
 _ROUND = {"embedded": 100.0, "emulator": 60.0}  # seconds; kinesis-local slows down with each record
-_PAUSE = {"embedded": 0.7, "emulator": 1.2}  # seconds between two faults
+_PAUSE = {"embedded": 0.7, "emulator": 0.9}  # seconds between two faults
 _SHOWN = 40  # violations
 
 
@@ -47,6 +47,9 @@ def main() -> int:
     except EmulatorError as problem:
         print(f"chaos: {problem}", file=sys.stderr)
         return 3
+    except KeyboardInterrupt:  # the second one: the first ends the faults only
+        print(f"chaos: given up before everything was checked; {folder} is kept", file=sys.stderr)
+        return 130
     return chaos.conclude(keep=options.keep is not None)
 
 
@@ -130,6 +133,7 @@ def _summary(name: str, sums: Counter[str], seconds: int) -> str:
         f"{sums['stop']} stops",
         f"{sums['term']} terminations",
         f"{sums['reshard']} reshards",
+        f"{sums['cut request'] + sums['cut answer']} connections cut",
         f"{sums['accepted']:,} accepted",
         f"{sums['acknowledged']:,} acknowledged",
         f"{sums['journals']:,} in journals",
@@ -171,7 +175,8 @@ def _folder(keep: Path | None) -> Path:
         return Path(tempfile.mkdtemp(prefix="chaos-"))
     keep.mkdir(parents=True, exist_ok=True)
     if any(keep.iterdir()):
-        sys.exit(f"chaos: {keep} is not empty")
+        print(f"chaos: {keep} is not empty", file=sys.stderr)
+        sys.exit(2)
     return keep.resolve()
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.proxy import Network, between
 from tests.emulators import processes
 
 NAMES = ("embedded", "emulator")
@@ -31,6 +32,7 @@ class Backend:
         environment: the settings of every process.
         lease_seconds: as in them.
         pause: seconds between an agent's bursts, on average; kinesis-local slows down with each record.
+        network: between the processes and the emulators.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Backend:
     pause: float
     kinesis: Any = None
     stream: str = ""
+    network: Network | None = None
     reshards: list[str] = field(default_factory=list)
 
     def reshard(self, rng: random.Random) -> None:
@@ -85,7 +88,9 @@ def servers(name: str) -> Iterator[Mapping[str, str]]:
 
 
 @contextmanager
-def opened(name: str, home: Path, reach: Mapping[str, str], shards: int = 3) -> Iterator[Backend]:
+def opened(
+    name: str, home: Path, reach: Mapping[str, str], rng: random.Random, shards: int = 3
+) -> Iterator[Backend]:
     """A new stream, store and lease table, empty."""
     settings = {
         "STREAMJOURNAL_HOME": str(home),
@@ -108,10 +113,20 @@ def opened(name: str, home: Path, reach: Mapping[str, str], shards: int = 3) -> 
         "STREAMJOURNAL_LEASE_TABLE": f"chaos-{number}",
     }
     clients = {service: _client(service, reach) for service in ("kinesis", "s3", "dynamodb")}
+    network = Network(rng)
+    endpoints = {name: url for name, url in reach.items() if name.startswith("AWS_ENDPOINT_URL")}
     try:
         _make_resources(clients, f"chaos-{number}", shards)
-        environment = {**settings, **chosen, **reach}
-        yield Backend(name, environment, lease, 0.25, kinesis=clients["kinesis"], stream=f"chaos-{number}")
+        with between(network, endpoints) as proxied:
+            yield Backend(
+                name,
+                {**settings, **chosen, **reach, **proxied},
+                lease,
+                pause=0.25,
+                kinesis=clients["kinesis"],
+                stream=f"chaos-{number}",
+                network=network,
+            )
     finally:
         for client in clients.values():
             client.close()

@@ -134,8 +134,9 @@ class Cast:
         )
 
     def end(self, kind: str, *, within: float) -> list[str]:
-        """Ask all of a kind to end by SIGTERM, wait, and give those that had to be killed."""
+        """Ask all of a kind to end by SIGTERM, wait, and give those that had to be killed; nobody follows."""
         processes = self.alive(kind)
+        self.roles = [role for role in self.roles if role.kind != kind]
         for process in processes:
             self.resume(process)
             process.send(signal.SIGTERM)

@@ -21,6 +21,7 @@ from tests.chaos.checks import Violation
 # What may stand on a stderr: a life among killed and stopped neighbours is not silent.
 _EXPECTED = (
     r"recovered \d+ entries that a process left in spool",
+    r"\d+ entries wait, trying again$",
     r"\d+ entries were not acknowledged before (close|the exit)",
 )
 _expected = re.compile("|".join(_EXPECTED))

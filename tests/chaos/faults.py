@@ -84,6 +84,10 @@ class Faults:
                 else:
                     self._cast.resume(process)
 
+    def note(self, text: str) -> None:
+        """A line of the log, with the seconds since the start."""
+        self.log.append(f"{time.monotonic() - self._started:8.3f} {text}")
+
     def _note(self, what: str, text: str) -> None:
         self.done[what] += 1
-        self.log.append(f"{time.monotonic() - self._started:8.3f} {what} {text}")
+        self.note(f"{what} {text}")

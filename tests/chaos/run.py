@@ -32,6 +32,7 @@ _FOLDERS = ("ledgers", "tails", "reads", "stderr")
 _CALM_SECONDS = 20.0  # in which everybody ends, and tails catch up
 _COMMAND_SECONDS = 60.0
 _FIRST_TAIL_SECONDS = 10.0
+_NETWORK_FAULTS = 0.015  # of all pieces of requests and answers
 
 
 class Report(NamedTuple):
@@ -65,7 +66,7 @@ def play(
     """
     for name in _FOLDERS:
         (folder / name).mkdir(parents=True)
-    with opened(backend_name, folder / "home", reach) as backend:
+    with opened(backend_name, folder / "home", reach, random.Random(seed)) as backend:
         cast = Cast(folder, backend.environment)
         try:
             return _Round(folder, backend, cast, seed).play(seconds, pause, progress)
@@ -99,6 +100,9 @@ class _Round:
         except KeyboardInterrupt:
             self._interrupted = True
         faults = Faults(self._cast, self._backend, self._rng, pause)
+        network = self._backend.network
+        if network is not None:
+            network.rate = _NETWORK_FAULTS
         try:
             deadline = time.monotonic() + seconds
             while not self._interrupted and time.monotonic() < deadline:
@@ -109,8 +113,13 @@ class _Round:
         except KeyboardInterrupt:
             self._interrupted = True
         faults.wake()
-        (self._folder / "faults.txt").write_text("\n".join(faults.log) + "\n")
-        figures = self._check()
+        if network is not None:
+            network.rate = 0.0
+            faults.done.update(network.done)
+        try:
+            figures = self._check(faults.note)
+        finally:
+            (self._folder / "faults.txt").write_text("\n".join(faults.log) + "\n")
         figures.update(faults.done)
         return Report(figures, self._found, self._interrupted)
 
@@ -156,19 +165,26 @@ class _Round:
 
     # The end
 
-    def _check(self) -> Counter[str]:
+    def _check(self, note: Callable[[str], None]) -> Counter[str]:
         """Bring everything to rest and look at it."""
         cast, settings = self._cast, load(self._backend.environment)
+        note("emitters end")
         self._end("emitter")
+        note("recover")
         self._command("recover", "streamjournal", "recover", "--timeout", "20")
+        note("workers end")
         self._end("worker")
+        note("drain")
         self._command("drain", "streamjournal", "worker", "--drain")
+        note("gather")
         with environment(self._backend.environment):
             journals, found = evidence.gather(settings)
         self._found += found
+        note("tails")
         tails = self._last_of_tails(journals)
         for process in cast.alive("tail", "reader"):
             cast.kill(process)
+        note("compare")
         accounts = Accounts(self._folder / "ledgers").update()
         verdicts = [
             msgspec.json.decode(line, type=Verdict)
@@ -183,6 +199,7 @@ class _Round:
         self._found += evidence.check_stderr(cast.all)
         self._found += evidence.check_spools(settings.spool_path)
         self._command("verify", "streamjournal", "verify", "--all")
+        note("done")
         return _figures(accounts, journals, tails, verdicts)
 
     def _end(self, kind: str) -> None:

@@ -97,7 +97,8 @@ def main() -> int:
     threads = [threading.Thread(target=agent.run, args=(stopping,)) for agent in agents]
     for thread in threads:
         thread.start()
-    stopping.wait()
+    while not stopping.wait(0.1):  # a signal that another thread gets does not wake a wait without end
+        pass
     for thread in threads:
         thread.join()
     pending = journal.close(CLOSE_SECONDS).pending
