@@ -34,7 +34,7 @@ class Format(StrEnum):
 def notice(text: str, *, error: bool = False) -> None:
     """A line on stderr."""
     colour = "31" if error else "33"
-    print(_paint(text, colour, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
+    print(paint(text, colour, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def tell_missing(missing: Iterable[Missing]) -> None:
@@ -136,7 +136,7 @@ def short_line(entry: Entry, *, with_session: bool = False) -> str:
     """`2026-11-22 13:12:01.123  TOOL_START  run_eda  path=s3://b/data.csv`, coloured on a terminal."""
     time, text = plain_columns(entry, with_session=with_session)
     colour = _COLOURS.get(entry.level)
-    return f"{_paint(time, '2', sys.stdout)}  {_paint(text, colour, sys.stdout) if colour else text}"
+    return f"{paint(time, '2', sys.stdout)}  {paint(text, colour, sys.stdout) if colour else text}"
 
 
 def plain_columns(entry: Entry, *, with_session: bool = False) -> tuple[str, str]:
@@ -176,7 +176,8 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
-def _paint(text: str, colour: str, stream: Any) -> str:
+def paint(text: str, colour: str, stream: Any) -> str:
+    """Text in a colour, where the stream is a terminal that wants one."""
     if not stream.isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{colour}m{text}\x1b[0m"

@@ -131,10 +131,8 @@ def load(environ: Mapping[str, str] = os.environ, /, **arguments: Any) -> Settin
     """
     values: dict[str, Any] = {}
     for name in Settings.__struct_fields__:
-        for variable in (variable_of(name), *_ALIASES.get(name, ())):
-            if environ.get(variable):
-                values[name] = environ[variable]
-                break
+        if variable := variable_given(name, environ):
+            values[name] = environ[variable]
     for name, value in arguments.items():
         if name not in Settings.__struct_fields__:
             raise SettingsError(name, f"is no setting; there are: {', '.join(Settings.__struct_fields__)}")
@@ -148,6 +146,12 @@ def load(environ: Mapping[str, str] = os.environ, /, **arguments: Any) -> Settin
 def variable_of(setting: str) -> str:
     """The environment variable of a setting."""
     return PREFIX + setting.upper()
+
+
+def variable_given(setting: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The environment variable that gives a setting, None if none does."""
+    names = (variable_of(setting), *_ALIASES.get(setting, ()))
+    return next((name for name in names if environ.get(name)), None)
 
 
 def _check_one(name: str, value: Any) -> None:

@@ -21,6 +21,13 @@ _BLOCK_ALL: Final = {
     "BlockPublicPolicy": True,
     "RestrictPublicBuckets": True,
 }
+#: The parts of a bucket's configuration, and the IAM action that allows to see each.
+ASPECTS: Final = {
+    "versioning": "s3:GetBucketVersioning",
+    "encryption": "s3:GetEncryptionConfiguration",
+    "public access": "s3:GetBucketPublicAccessBlock",
+    "lifecycle": "s3:GetLifecycleConfiguration",
+}
 _ADVICE: Final = {
     "403": "it belongs to somebody else, or the credentials may not look at it; set STREAMJOURNAL_BUCKET "
     "to another name, or allow s3:ListBucket",
@@ -75,13 +82,21 @@ class BucketPlan:
         else:
             where = f"in {await self._calls.region()}"
             bucket = Planned(Step(self._calls.what, "created", where), self._create)
-        aspects = [
-            await self._versioning(),
-            await self._encryption(),
-            await self._public_access(),
-            await self._lifecycle(),
-        ]
-        return [bucket, *(self._planned(aspect, is_new=not exists) for aspect in aspects)]
+        return [bucket, *[await self.plan_aspect(name, is_new=not exists) for name in ASPECTS]]
+
+    async def plan_aspect(self, name: str, *, is_new: bool = False) -> Planned:
+        """The step for one of ASPECTS.
+
+        Args:
+            is_new: the bucket does not exist yet.
+        """
+        look = {
+            "versioning": self._versioning,
+            "encryption": self._encryption,
+            "public access": self._public_access,
+            "lifecycle": self._lifecycle,
+        }[name]
+        return self._planned(await look(), is_new=is_new)
 
     async def aclose(self) -> None:
         """Free connections."""

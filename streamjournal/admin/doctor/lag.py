@@ -1,0 +1,162 @@
+"""How far the workers are behind, shard by shard, and whether the lease table is theirs alone.
+
+A shard's lag is the age of the oldest record that is not durable yet. It is measured against the
+stream's retention, because a record that gets as old as that is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import anyio
+
+from streamjournal.admin.doctor.check import Check, Checks, failed, ok, warning
+from streamjournal.core.clock import Clock
+from streamjournal.core.errors import RecordsTrimmedError
+from streamjournal.core.position import SHARD_END, ShardStart, StreamIdentity
+from streamjournal.leases.port import Lease, Leases
+from streamjournal.stream.port import Shard, ShardReader, Stream
+
+_AT_ONCE: Final = 8  # shards being looked at
+_CONCERN: Final = 0.25  # of the retention
+_ALARM: Final = 0.5
+_KEEP_UP: Final = "see the workers' logs, start more of them; `init --retention-hours` gives them time"
+_START: Final = "start a worker: `streamjournal worker`"
+
+
+class _Known:
+    """What all shards share."""
+
+    def __init__(self, identity: StreamIdentity, retention: float, clock: Clock, *, embedded: bool) -> None:
+        self.stream = f"{identity.arn} {identity.created}"
+        self.retention = retention
+        self.clock = clock
+        self.embedded = embedded
+
+
+async def check_lag(
+    stream: Stream, leases: Leases, clock: Clock, seconds: float, *, embedded: bool
+) -> list[Check]:
+    """The lease rows, and one line for each listed shard.
+
+    Args:
+        embedded: the stream deletes nothing before it is in a journal, so lag alone loses nothing.
+    """
+    checks = Checks("the stream", seconds)
+    known: list[_Known] = []
+    shards: list[Shard] = []
+    rows: list[Lease] = []
+
+    async def list_shards() -> Check:
+        identity = await stream.identity()
+        known.append(_Known(identity, await stream.retention(), clock, embedded=embedded))
+        shards.extend(await stream.shards())
+        return ok("shards", f"{len(shards)} listed", stream=identity.arn, created=identity.created)
+
+    async def list_leases() -> Check:
+        rows.extend(await leases.rows())
+        return _judge_rows(rows, known[0].stream, shards)
+
+    if await checks.run("shards", list_shards) and _may_go_on(
+        checks, await checks.run("leases", list_leases)
+    ):
+        found: list[Check | None] = [None] * len(shards)
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+        own = {row.key: row for row in rows if row.stream == known[0].stream}
+
+        async def look(i: int, shard: Shard) -> None:
+            async with limiter:
+                one = Checks("the stream", seconds)
+                look = partial(_look_at_shard, stream, known[0], shard, own.get(shard.id), seconds)
+                await one.run(f"lag {shard.id}", look)
+                found[i] = one.done[0]
+
+        async with anyio.create_task_group() as tasks:
+            for i, shard in enumerate(shards):
+                tasks.start_soon(look, i, shard)
+        checks.done += [check for check in found if check is not None]
+    return checks.done
+
+
+def _may_go_on(checks: Checks, is_ok: bool) -> bool:  # noqa: FBT001
+    return is_ok or checks.done[-1].result == "warning"
+
+
+def _judge_rows(rows: Sequence[Lease], stream: str, shards: Sequence[Shard]) -> Check:
+    """Rows of another stream count as absent; the workers do not touch them, and a person should know."""
+    others = sorted({row.stream for row in rows if row.stream != stream})
+    owners = sorted({row.owner for row in rows if row.stream == stream and row.owner is not None})
+    ours = sum(row.stream == stream for row in rows)
+    found = f"{ours} of {len(shards)} shards have one; held by {', '.join(owners) or 'nobody'}"
+    facts = {"rows": len(rows), "owners": owners, "other_streams": others}
+    if others:
+        found += f"; {len(rows) - ours} rows are of another stream: {', '.join(others)}"
+        remedy = (
+            "if that stream is no more, workers take the shards over; if it is alive, give each its own "
+            "STREAMJOURNAL_LEASE_TABLE"
+        )
+        return warning("leases", found, remedy, **facts)
+    return ok("leases", found, **facts)
+
+
+async def _look_at_shard(
+    stream: Stream, known: _Known, shard: Shard, row: Lease | None, seconds: float
+) -> Check:
+    name = f"lag {shard.id}"
+    checkpoint = row.checkpoint if row is not None else None
+    owner = row.owner if row is not None else None
+    if checkpoint == SHARD_END:
+        return ok(name, "closed, and everything in it is durable", checkpoint=checkpoint, owner=owner)
+    reader = stream.reader(shard.id, ShardStart.after(checkpoint))
+    try:
+        behind_ms = await _behind(reader, known.clock, 0.8 * seconds)
+    except RecordsTrimmedError:
+        found = f"records after its checkpoint {checkpoint} are older than the retention, and gone"
+        remedy = "start a worker; it goes on with what is left, and journals say what is missing"
+        return failed(name, found, remedy, checkpoint=checkpoint, owner=owner)
+    finally:
+        await reader.aclose()
+    return _judge(name, behind_ms, known, checkpoint, owner)
+
+
+async def _behind(reader: ShardReader, clock: Clock, seconds: float) -> int:
+    """Milliseconds since the stream took the oldest record that follows; 0 if none does.
+
+    A shard that got few records may answer with nothing several times on the way to them; when the
+    time is up, what it says of its distance counts.
+    """
+    behind_ms = 0
+    with anyio.move_on_after(seconds):
+        while True:
+            batch = await reader.next(max_records=1)
+            if batch.records:
+                return max(1, int(clock.time() * 1000) - batch.records[0].arrival_ms)
+            behind_ms = batch.behind_ms
+            if batch.ended or not behind_ms:
+                return 0
+    return behind_ms
+
+
+def _judge(name: str, behind_ms: int, known: _Known, checkpoint: str | None, owner: str | None) -> Check:
+    share = behind_ms / 1000 / known.retention
+    facts = {"checkpoint": checkpoint, "owner": owner, "behind_ms": behind_ms, "share": round(share, 4)}
+    held = f"held by {owner}" if owner is not None else "held by nobody"
+    if not behind_ms:
+        return ok(name, f"nothing waits, {held}", **facts)
+    found = f"{_duration(behind_ms)} behind, {share:.0%} of the retention, {held}"
+    remedy = _KEEP_UP if owner is not None else _START
+    if share >= _ALARM and not known.embedded:
+        return failed(name, found, remedy, **facts)
+    if share >= _CONCERN or owner is None:
+        return warning(name, found, remedy, **facts)
+    return ok(name, found, **facts)
+
+
+def _duration(ms: int) -> str:
+    if ms < 10_000:
+        return f"{ms:,} ms"
+    if ms < 600_000:
+        return f"{ms / 1000:,.0f} s"
+    return f"{ms / 3_600_000:,.1f} h" if ms >= 7_200_000 else f"{ms / 60_000:,.0f} min"
