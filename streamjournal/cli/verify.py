@@ -111,7 +111,9 @@ class _Printer:
         if found.where != "journal":
             put(f"{name}: {found.findings[0].text}")
             return
-        put(f"{name}: {'whole' if found.whole else 'NOT WHOLE'}, {_count(found.entries, 'entry', 'entries')}")
+        without = f" ({found.unnumbered:,} without a number)" if found.unnumbered else ""
+        entries = _count(found.entries, "entry", "entries")
+        put(f"{name}: {'whole' if found.whole else 'NOT WHOLE'}, {entries}{without}")
         for finding in found.findings:
             put(f"  {'!' if finding.damage else '-'} {finding.text}")
         if found.left_out:

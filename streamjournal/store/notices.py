@@ -18,7 +18,7 @@ from streamjournal.core.numbers import Jump
 
 _WHY = (
     "trimmed from the stream before a worker read them, kept as dead letters, "
-    "or in a journal that was deleted"
+    "or deleted with a journal or a part of it"
 )
 
 

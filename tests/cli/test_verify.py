@@ -113,6 +113,25 @@ def test_not_in_its_journal_yet(command: Command) -> None:
     assert (done.code, done.out) == (0, "s: it is not in its journal yet; a worker brings it there\n")
 
 
+def test_a_journal_of_the_older_one_file_tool(command: Command, tmp_path: Path) -> None:
+    """It is no damage that it says nothing of itself; a worker adopts it, and then it does."""
+    path = tmp_path / "home" / "journals" / "old" / "journal.jsonl"
+    path.parent.mkdir(parents=True)
+    old = b'{"timestamp":"2024-01-01 10:00:00","event_type":"A","tool_name":null}'
+    path.write_bytes(old + b"\n" + old)
+    done = command("verify", "old")
+    assert done.code == 0
+    assert done.out.splitlines()[0] == "old: whole, 2 entries (2 without a number)"
+    assert "  - it has no metadata: an older tool wrote it" in done.out
+    command("write", "old", "NOTE")
+    command("worker", "--drain")
+    assert len(command("read", "old").out.splitlines()) == 3
+    done = command("verify", "old")
+    assert (done.code, done.out.splitlines()[0]) == (0, "old: whole, 3 entries (2 without a number)")
+    assert "!" not in done.out
+    assert path.read_bytes().startswith(old + b"\n" + old + b"\n")
+
+
 def test_no_such_session(command: Command, journals: list[str]) -> None:
     """Exit 1, and it says that it looked everywhere."""
     done = command("verify", "nobody", "a")

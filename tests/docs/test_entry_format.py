@@ -18,6 +18,10 @@ import pytest
 
 from streamjournal import Journal
 from streamjournal.core import entry
+from streamjournal.core.numbers import WriterNumbers
+from streamjournal.core.position import Position
+from streamjournal.core.summary import Summary
+from streamjournal.store.meta import MAX_META_BYTES, Meta
 from streamjournal.store.names import journal_key
 from tests.docs.pages import ROOT, rows, section
 
@@ -160,6 +164,14 @@ def test_notices() -> None:
     """The table of notices has those that the code writes."""
     told = [row[0].strip("`") for row in rows(section(PAGE, "Notices"))]
     assert told == [entry.ENTRIES_DROPPED, entry.ENTRIES_TRIMMED, entry.JOURNAL_RESTARTED]
+
+
+def test_metadata() -> None:
+    """The table of the metadata has the keys that a commit writes, and the bound is the code's."""
+    meta = Meta("g", "c", Position("s", "a", "1"), WriterNumbers(), Summary(), crc=0)
+    told = [row[0].strip("`") for row in rows(section(PAGE, "Metadata"))]
+    assert sorted(told) == sorted(meta.encode())
+    assert f"at most {MAX_META_BYTES:,} bytes" in section(PAGE, "Metadata")
 
 
 def test_object_names() -> None:
