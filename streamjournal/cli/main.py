@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from streamjournal.cli import dead_letters, doctor, journal, operate, verify, write
+from streamjournal.cli import dead_letters, doctor, journal, operate, status, verify, write
 from streamjournal.cli.output import EXIT_UNREACHABLE, EXIT_USAGE, notice
 from streamjournal.core.errors import (
     CursorError,
@@ -59,6 +59,7 @@ app.command("sessions")(journal.sessions)
 app.command("verify")(verify.verify)
 app.command("worker")(operate.worker)
 app.command("up")(operate.up)
+app.command("status")(status.status)
 app.command("init")(operate.init)
 app.command("recover")(operate.recover)
 app.command("doctor")(doctor.doctor)
