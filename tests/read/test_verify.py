@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -21,6 +24,7 @@ from streamjournal.read.findings import MOST
 from streamjournal.read.verification import Finding, Verification
 from streamjournal.read.verify import verify_journal, verify_journals
 from streamjournal.store.commit import Committer
+from streamjournal.store.files import FilesStore
 from streamjournal.store.history import count_body
 from streamjournal.store.memory import MemoryStore, Version
 from tests.sim.faults import Faults, FaultyStore
@@ -539,6 +543,39 @@ async def test_a_store_that_is_away(bench: Bench) -> None:
         await verify_journal(FaultyStore(bench.store, faults), "s")
     with pytest.raises(StoreUnavailableError):
         _ = [one async for one in verify_journals(FaultyStore(bench.store, faults))]
+
+
+async def test_a_journal_that_grows_meanwhile(tmp_path: Path) -> None:
+    """Checked over and over while another thread commits to its file: never called damaged."""
+    store = FilesStore(tmp_path)
+    clock = virtual_clock()
+    ended = threading.Event()
+
+    async def grow() -> None:
+        committer = Committer(FilesStore(tmp_path), clock, _no_lineage)
+        head = None
+        try:
+            for n in range(1, 400):
+                numbers = range(3 * n - 2, 3 * n + 1)
+                items = [_item(line("s", i, details={"x": "y" * 3000}), n) for i in numbers]
+                head = (await committer.commit("s", items, head, _ours)).head
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=anyio.run, args=(grow,))
+    thread.start()
+    checks = 0
+    while not ended.is_set():
+        found = await verify_journal(store, "s")
+        if found is not None:
+            checks += 1
+            assert {finding.kind for finding in found.findings} <= {"beyond"}
+            assert found.entries % 3 == 0
+    thread.join()
+    assert checks > 10
+    found = await verify_journal(store, "s")
+    assert found is not None
+    assert (found.entries, found.findings) == (3 * 399, [])
 
 
 async def test_memory_does_not_grow_with_the_journal(bench: Bench) -> None:
