@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from streamjournal.core.settings import Settings, variable_of
+from streamjournal.core.settings import Settings, load, variable_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "consumers" / "journal_worker" / "Dockerfile"
@@ -63,6 +63,20 @@ def test_image_runs_a_program_that_is_copied() -> None:
     (entrypoint,) = instructions("ENTRYPOINT")
     assert json.loads(entrypoint) == ["python", "-m", DOCKERFILE.parent.name]
     assert (DOCKERFILE.parent / "__main__.py").is_file()
+
+
+def test_image_can_be_asked_for_its_health() -> None:
+    """The image serves the pages, with the package for them, and asks a page of them; compose another."""
+    (environment,) = instructions("ENV")
+    given = dict(word.split("=", 1) for word in environment.split())
+    settings = load(given)
+    assert [str(settings.metrics_port)] == instructions("EXPOSE")
+    assert settings.metrics_address == "0.0.0.0"
+    assert "streamjournal[aws,metrics]" in DOCKERFILE.read_text()
+    asked = json.loads(instructions("HEALTHCHECK")[0].partition("CMD ")[2])
+    assert asked == ["python", "-m", "journal_worker.healthcheck"]
+    assert (DOCKERFILE.parent / "healthcheck.py").is_file()
+    assert SERVICES["worker"]["healthcheck"]["test"] == ["CMD", *asked, "/readyz"]
 
 
 def test_image_is_stopped_gently() -> None:
