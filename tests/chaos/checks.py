@@ -8,6 +8,7 @@ doubled             more than once in its journal
 reordered           a writer's number stands after a higher one
 gap                 a writer's numbers do not run 1, 2, 3, …
 invented            in a journal, and nobody tried to emit it there; or dropped and there all the same
+broken              a journal's line is no entry
 altered             in its journal with another content than it was emitted with
 notice              the system says that it lost or restarted something
 tail                a tail missed an entry, repeated one, or gave it in another order

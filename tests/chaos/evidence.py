@@ -16,7 +16,7 @@ from streamjournal.core.position import SHARD_END, ShardStart
 from streamjournal.core.settings import Settings
 from streamjournal.store.port import Store
 from tests.chaos.cast import Process
-from tests.chaos.checks import Violation
+from tests.chaos.checks import Journals, Violation
 
 # What may stand on a stderr: a life among killed and stopped neighbours is not silent.
 _EXPECTED = (
@@ -28,25 +28,31 @@ _expected = re.compile("|".join(_EXPECTED))
 _ERRORS = ("error", "critical")
 
 
-async def read_journals(settings: Settings) -> dict[str, list[dict[str, Any]]]:
-    """Session -> its journal's lines, decoded, with large details put back.
+async def read_journals(settings: Settings, copies: Path) -> tuple[Journals, list[Violation]]:
+    """Session -> its journal's lines, decoded, with large details put back; and what is no entry.
 
-    Raises:
-        ValueError: a line is no JSON object, or the last one has no end.
+    Args:
+        copies: a folder for the journals as they are; those of the emulator end with it.
     """
     store = wiring.open_store(settings, SYSTEM)
+    found: dict[str, list[dict[str, Any]]] = {}
+    broken = []
     try:
-        found = {}
         async for listed in store.journals():
             assert listed.session_id is not None
             async with store.open(listed.session_id) as body:
                 assert body is not None
                 data = b"".join([chunk async for chunk in body.chunks])
-            if data and not data.endswith(b"\n"):
-                raise ValueError(f"journal {listed.session_id!r} ends in mid-line")
-            entries = [msgspec.json.decode(line, type=dict[str, Any]) for line in data.splitlines()]
-            found[listed.session_id] = [await _with_blob(store, entry) for entry in entries]
-        return found
+            (copies / f"{listed.name}.jsonl").write_bytes(data)
+            entries = found[listed.session_id] = []
+            for number, line in enumerate(data.split(b"\n")[:-1], 1):
+                try:
+                    entries.append(await _with_blob(store, msgspec.json.decode(line, type=dict[str, Any])))
+                except msgspec.MsgspecError as problem:
+                    broken.append(Violation("broken", f"{listed.name}, line {number}: {problem}"))
+            if not data.endswith(b"\n"):
+                broken.append(Violation("broken", f"{listed.name} ends in mid-line"))
+        return found, broken
     finally:
         await store.aclose()
 
@@ -147,12 +153,13 @@ def check_spools(folder: Path | None) -> list[Violation]:
     return [Violation("spool", f"{path} is left") for path in sorted(folder.iterdir())]
 
 
-def gather(settings: Settings) -> tuple[dict[str, list[dict[str, Any]]], list[Violation]]:
-    """Journals, and what is wrong with checkpoints and dead letters."""
+def gather(settings: Settings, copies: Path) -> tuple[Journals, list[Violation]]:
+    """Journals, and what is wrong with them, with checkpoints and dead letters."""
 
-    async def all_of_it() -> tuple[dict[str, list[dict[str, Any]]], list[Violation]]:
-        found = await check_checkpoints(settings)
+    async def all_of_it() -> tuple[Journals, list[Violation]]:
+        journals, found = await read_journals(settings, copies)
+        found += await check_checkpoints(settings)
         found += [Violation("dead letter", key) for key in await dead_letters(settings)]
-        return await read_journals(settings), found
+        return journals, found
 
     return anyio.run(all_of_it)

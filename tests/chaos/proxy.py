@@ -2,6 +2,9 @@
 
 Connections are cut and answers come late. The worst cut is the one after the request has arrived: the
 service did what was asked, and the caller sees an error.
+
+A request is passed on whole or not at all. AWS takes no request whose body is cut short, moto does: it
+would keep half a journal when a worker is killed in the middle of its PutObject.
 """
 
 from __future__ import annotations
@@ -14,18 +17,26 @@ from functools import partial
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
-from anyio.abc import ByteReceiveStream, SocketAttribute, SocketStream, TaskStatus
+from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 from anyio.from_thread import start_blocking_portal
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 _LATE_SECONDS = 1.5  # at most
-_LOST = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
+_MAX_HEAD = 2**16  # bytes of a request's line and headers
+_LOST = (
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+    anyio.IncompleteRead,
+    OSError,
+)
 
 
 class Network:
     """Cuts and delays while `rate` is above 0.
 
     Args:
-        rate: chance of a fault, for each piece of a request or an answer.
+        rate: chance of a fault, for each request and each piece of an answer.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -47,23 +58,47 @@ class Network:
         async with client:
             with suppress(*_LOST):
                 async with await anyio.connect_tcp(host, port) as server, anyio.create_task_group() as both:
-                    both.start_soon(self._pass_on, client, server, "request", both.cancel_scope)
-                    both.start_soon(self._pass_on, server, client, "answer", both.cancel_scope)
+                    both.start_soon(self._requests, client, server, both.cancel_scope)
+                    both.start_soon(self._answers, server, client, both.cancel_scope)
 
-    async def _pass_on(
-        self, source: ByteReceiveStream, target: SocketStream, what: str, scope: anyio.CancelScope
-    ) -> None:
-        """Until one side closes, or the chance says so; then both are closed."""
+    async def _requests(self, client: SocketStream, server: SocketStream, scope: anyio.CancelScope) -> None:
         with suppress(*_LOST):
-            async for piece in source:
-                if self._rng.random() < self.rate:
-                    self.done[f"cut {what}"] += 1
+            source = BufferedByteReceiveStream(client)
+            while True:
+                request = await _whole_request(source, client)
+                if await self._harm("request"):
                     break
-                if self._rng.random() < self.rate:
-                    self.done[f"late {what}"] += 1
-                    await anyio.sleep(self._rng.uniform(0.0, _LATE_SECONDS))
-                await target.send(piece)
+                await server.send(request)
         scope.cancel()
+
+    async def _answers(self, server: SocketStream, client: SocketStream, scope: anyio.CancelScope) -> None:
+        with suppress(*_LOST):
+            async for piece in server:
+                if await self._harm("answer"):
+                    break
+                await client.send(piece)
+        scope.cancel()
+
+    async def _harm(self, what: str) -> bool:
+        """True if the connection is to be cut here; otherwise perhaps some time passes."""
+        if self._rng.random() < self.rate:
+            self.done[f"cut {what}"] += 1
+            return True
+        if self._rng.random() < self.rate:
+            self.done[f"late {what}"] += 1
+            await anyio.sleep(self._rng.uniform(0.0, _LATE_SECONDS))
+        return False
+
+
+async def _whole_request(source: BufferedByteReceiveStream, client: SocketStream) -> bytes:
+    """The next request. Who waits to be told to send the body is told so here."""
+    head = await source.receive_until(b"\r\n\r\n", _MAX_HEAD)
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"expect:")]
+    if len(lines) < head.count(b"\r\n") + 1:
+        await client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    lengths = [int(line.partition(b":")[2]) for line in lines if line.lower().startswith(b"content-length:")]
+    body = await source.receive_exactly(lengths[0]) if lengths and lengths[0] else b""
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 @contextmanager

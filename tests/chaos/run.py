@@ -28,7 +28,7 @@ EMITTERS = 3
 WORKERS = 3
 TAILS = {"tail-0": LONG[0], "tail-1": LONG[1], "tail-all": None}
 _TIED = "tests.chaos.programs.tied"
-_FOLDERS = ("ledgers", "tails", "reads", "stderr")
+_FOLDERS = ("ledgers", "tails", "reads", "stderr", "journals")
 _CALM_SECONDS = 20.0  # in which everybody ends, and tails catch up
 _COMMAND_SECONDS = 60.0
 _FIRST_TAIL_SECONDS = 10.0
@@ -178,7 +178,7 @@ class _Round:
         self._command("drain", "streamjournal", "worker", "--drain")
         note("gather")
         with environment(self._backend.environment):
-            journals, found = evidence.gather(settings)
+            journals, found = evidence.gather(settings, self._folder / "journals")
         self._found += found
         note("tails")
         tails = self._last_of_tails(journals)
