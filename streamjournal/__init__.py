@@ -4,7 +4,7 @@ Entries that an agent emits cross a stream into one JSONL journal per session, a
 them all, the ones that were emitted a moment ago included.
 """
 
-from streamjournal.client import AsyncJournal, AsyncSession, Journal, Session
+from streamjournal.client import AsyncJournal, AsyncSession, Journal, Session, current_session
 from streamjournal.core.entry import Entry
 from streamjournal.core.errors import (
     BufferFullError,
@@ -14,6 +14,7 @@ from streamjournal.core.errors import (
     EntryDroppedError,
     EntryRefusedError,
     InvalidEntryError,
+    NoCurrentSessionError,
     NotConfiguredError,
     SettingsError,
     StoreUnavailableError,
@@ -23,6 +24,7 @@ from streamjournal.core.errors import (
 )
 from streamjournal.core.settings import Settings
 from streamjournal.emit.receipt import Delivery, Receipt
+from streamjournal.emit.spans import Span
 from streamjournal.read.verification import Verification
 
 __version__ = "0.1.0"
@@ -40,15 +42,18 @@ __all__ = [
     "EntryRefusedError",
     "InvalidEntryError",
     "Journal",
+    "NoCurrentSessionError",
     "NotConfiguredError",
     "Receipt",
     "Session",
     "Settings",
     "SettingsError",
+    "Span",
     "StoreUnavailableError",
     "StreamUnavailableError",
     "StreamjournalError",
     "UnavailableError",
     "Verification",
     "__version__",
+    "current_session",
 ]

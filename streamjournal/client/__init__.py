@@ -6,6 +6,6 @@ thread with an event loop of its own, so there is one implementation.
 
 from streamjournal.client.async_journal import AsyncJournal
 from streamjournal.client.journal import Journal
-from streamjournal.client.session import AsyncSession, Session
+from streamjournal.client.session import AsyncSession, Session, current_session
 
-__all__ = ["AsyncJournal", "AsyncSession", "Journal", "Session"]
+__all__ = ["AsyncJournal", "AsyncSession", "Journal", "Session", "current_session"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 from streamjournal import wiring
+from streamjournal.client.traced import traced
 from streamjournal.core.clock import Clock, parse_timestamp
 from streamjournal.core.entry import LEVELS, is_known_level
 from streamjournal.core.errors import ClosedJournalError, InvalidEntryError
@@ -18,6 +20,11 @@ from streamjournal.read.filters import Filter
 from streamjournal.read.words import Own
 from streamjournal.store.port import Store
 from streamjournal.stream.port import Stream
+
+if TYPE_CHECKING:
+    from streamjournal.client.session import AsyncSession, Session
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Tests(TypedDict, total=False):
@@ -68,7 +75,7 @@ def _moment(name: str, value: datetime | str | None) -> datetime | None:
     return moment
 
 
-class JournalBase:
+class JournalBase(ABC):
     """What both journals share: settings, the emitter and its sender."""
 
     def __init__(self, settings: Settings | None, clock: Clock, arguments: dict[str, Any]) -> None:
@@ -143,6 +150,39 @@ class JournalBase:
             BufferFullError, ClosedJournalError: as for `emit`.
         """
         return self.background.emitter.emit_foreign(Foreign(line, session_id=session_id))
+
+    @abstractmethod
+    def session(self, session_id: str) -> Session | AsyncSession:
+        """A handle on one session."""
+
+    @overload
+    def traced(self, function: F, /) -> F: ...
+    @overload
+    def traced(
+        self, function: None = None, /, *, tool_name: str | None = None, session_id: str | None = None
+    ) -> Callable[[F], F]: ...
+    def traced(
+        self, function: Any = None, /, *, tool_name: str | None = None, session_id: str | None = None
+    ) -> Any:
+        """Journal every call of a function: `@journal.traced`, or `@journal.traced(tool_name="eda")`.
+
+        TOOL_START with the arguments by name is on its way before the function runs; TOOL_END with the
+        duration and the result, or TOOL_ERROR with the exception, follows. Sync and async functions and
+        generators.
+
+        Args:
+            tool_name: else the function's own name.
+            session_id: the session of calls that are made outside every session; else each such call
+                has a session of its own, named after the tool.
+        """
+
+        def open_session(name: str) -> Session | AsyncSession:
+            return self.session(session_id or f"{name}-{self.clock.draw_id()}")
+
+        def decorate(function: F) -> F:
+            return traced(function, open_session, tool_name=tool_name)
+
+        return decorate if function is None else decorate(function)
 
     @property
     def delivery(self) -> Delivery:

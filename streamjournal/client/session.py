@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from streamjournal.client.base import JournalBase, Tests
 from streamjournal.core.entry import SESSION_END, SESSION_START, check_session_id
+from streamjournal.core.errors import NoCurrentSessionError
 from streamjournal.emit.receipt import Receipt
+from streamjournal.emit.spans import Span, at_place, current_place, describe_error
 
 if TYPE_CHECKING:
     from streamjournal.client.async_journal import AsyncJournal
@@ -17,8 +18,21 @@ if TYPE_CHECKING:
     from streamjournal.read.results import AsyncRead, AsyncTail, Read, SyncTail
 
 
+def current_session() -> Session | AsyncSession:
+    """The session that the calling code runs in: of the `with` block, span or traced function around it.
+
+    Raises:
+        NoCurrentSessionError: there is none.
+    """
+    session: Session | AsyncSession | None = current_place().session
+    if session is None:
+        raise NoCurrentSessionError
+    return session
+
+
 class _SessionBase:
     journal: JournalBase
+    _inside: AbstractContextManager[None]
 
     def __init__(self, journal: JournalBase, session_id: str) -> None:
         self.journal = journal
@@ -37,7 +51,11 @@ class _SessionBase:
         span_id: str | None = None,
         parent_id: str | None = None,
     ) -> Receipt:
-        """Accept an entry of this session; see `Journal.emit`."""
+        """Accept an entry of this session; see `Journal.emit`. Inside a span it belongs to that span."""
+        if span_id is None and parent_id is None:
+            session, span = current_place()
+            if span is not None and session.session_id == self.session_id:
+                span_id, parent_id = span.id, span.parent_id
         return self.journal.emit(
             event_type,
             session_id=self.session_id,
@@ -48,23 +66,37 @@ class _SessionBase:
             parent_id=parent_id,
         )
 
+    def event(self, event_type: str, *, level: str = "INFO", **details: Any) -> Receipt:
+        """Emit what the keyword arguments say: `session.event("DATA_LOADED", rows=1000)`.
+
+        Inside a tool's call it belongs to that call, tool name included.
+        """
+        session, span = current_place()
+        if span is not None and session.session_id == self.session_id:
+            return span.event(event_type, level=level, **details)
+        return self.emit(event_type, details=details, level=level)
+
+    def tool(self, tool_name: str, /, **arguments: Any) -> Span:
+        """A tool's call as a context manager, sync and async: TOOL_START, then TOOL_END or TOOL_ERROR.
+
+        Args:
+            tool_name: at most 256 UTF-8 bytes.
+            arguments: the call's, by name; the start shows them.
+        """
+        return Span(self, self.journal.clock, tool_name, arguments)
+
     def _start(self) -> None:
+        self._inside = at_place(self, None)
+        self._inside.__enter__()
         self.emit(SESSION_START)
 
     def _end(self, error: BaseException | None) -> None:
         """SESSION_END; its id's number is the count of this writer's entries, so a lost tail shows."""
+        self._inside.__exit__(None, None, None)
         if error is None:
             self.emit(SESSION_END, details={"status": "ok"})
-            return
-        details = {
-            "status": "error",
-            "error": {
-                "type": type(error).__name__,
-                "message": str(error),
-                "traceback": "".join(traceback.format_exception(error))[-4_000:],
-            },
-        }
-        self.emit(SESSION_END, details=details, level="ERROR")
+        else:
+            self.emit(SESSION_END, details={"status": "error", "error": describe_error(error)}, level="ERROR")
 
 
 class Session(_SessionBase):

@@ -6,6 +6,7 @@ StreamjournalError
 ├── CursorError              (ValueError)   the cursor is not ours, or of another session
 ├── BufferFullError          the buffer is full and the policy is "raise"; emit later, or drop
 ├── ClosedJournalError       the journal was closed; open a new one
+├── NoCurrentSessionError    (LookupError)  no session around the calling code; open one, or name one
 ├── DeliveryError            an awaited receipt will never be acknowledged
 │   ├── EntryDroppedError    the overflow policy dropped the entry, or close() gave up in memory
 │   └── EntryRefusedError    the stream refused the entry for good; it is a dead letter now
@@ -76,6 +77,17 @@ class ClosedJournalError(StreamjournalError):
 
     def __init__(self) -> None:
         super().__init__("this journal is closed; open a new Journal to go on")
+
+
+class NoCurrentSessionError(StreamjournalError, LookupError):
+    """`current_session()` was called outside every session."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is no session around this code; call it inside `with journal.session(…)`, a span or a "
+            "traced function, or pass the session along (a thread that was started without a copy of the "
+            "context does not inherit it)"
+        )
 
 
 class DeliveryError(StreamjournalError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -71,9 +72,9 @@ def test_public_names() -> None:
     assert len(public) == len(set(public))
     for name in public:
         assert hasattr(streamjournal, name), name
-    text = Path(streamjournal.__file__).read_text()
-    block = text.partition('"""\n\n')[2].partition("\n__version__")[0]
-    imported = set(re.findall(r"\b[A-Z]\w+", re.sub(r"from \S+ import", "", block)))
+    tree = ast.parse(Path(streamjournal.__file__).read_text())
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    imported = {alias.name for node in imports for alias in node.names}
     assert imported | {"__version__"} == set(public)
 
 
