@@ -87,7 +87,7 @@ def _may_go_on(checks: Checks, is_ok: bool) -> bool:  # noqa: FBT001
 def _judge_rows(rows: Sequence[Lease], stream: str, shards: Sequence[Shard]) -> Check:
     """Rows of another stream count as absent; the workers do not touch them, and a person should know."""
     others = sorted({row.stream for row in rows if row.stream != stream})
-    owners = sorted({row.owner for row in rows if row.stream == stream and row.owner is not None})
+    owners = sorted({row.holder for row in rows if row.stream == stream and row.holder is not None})
     ours = sum(row.stream == stream for row in rows)
     found = f"{ours} of {len(shards)} shards have one; held by {', '.join(owners) or 'nobody'}"
     facts = {"rows": len(rows), "owners": owners, "other_streams": others}
@@ -106,7 +106,7 @@ async def _look_at_shard(
 ) -> Check:
     name = f"lag {shard.id}"
     checkpoint = row.checkpoint if row is not None else None
-    owner = row.owner if row is not None else None
+    owner = row.holder if row is not None else None
     if checkpoint == SHARD_END:
         return ok(name, "closed, and everything in it is durable", checkpoint=checkpoint, owner=owner)
     reader = stream.reader(shard.id, ShardStart.after(checkpoint))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Final
 
-from streamjournal.admin.doctor.check import Check, failed_by, ok, warning
+from streamjournal.admin.doctor.check import Check, failed, ok, warning
 from streamjournal.core.errors import StreamjournalError
 from streamjournal.core.settings import PREFIX, Settings, variable_given, variable_of
 
@@ -41,19 +41,20 @@ def _bucket(settings: Settings, environ: Mapping[str, str]) -> Check:
     try:
         bucket = settings.bucket_name(environ)
     except StreamjournalError as problem:
-        return failed_by("setting bucket", problem)
+        found, _, remedy = str(problem).partition(": ")
+        return failed("setting bucket", found, remedy)
     source = "AWS_ACCOUNT_ID" if environ.get("AWS_ACCOUNT_ID") else "the account in the stream's ARN"
     return ok("setting bucket", f"{bucket} (by {source})", value=bucket, source=source)
 
 
 def _unknown(environ: Mapping[str, str]) -> list[Check]:
     known = {variable_of(name) for name in Settings.__struct_fields__}
+    unknown = (name for name in sorted(environ) if name.startswith(PREFIX) and name not in known | _OTHERS)
     return [
-        warning(
-            f"variable {name}",
-            "is no setting, and has no effect",
-            f"did you mean {near[0]}?" if (near := get_close_matches(name, known, 1)) else "unset it",
-        )
-        for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in known | _OTHERS
+        warning(f"variable {name}", "is no setting, and has no effect", _advice(name)) for name in unknown
     ]
+
+
+def _advice(variable: str) -> str:
+    near = get_close_matches(variable.removeprefix(PREFIX).lower(), Settings.__struct_fields__, 1)
+    return f"did you mean {variable_of(near[0])}?" if near else "unset it"
