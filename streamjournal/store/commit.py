@@ -195,7 +195,9 @@ class Committer:
             new=base is None,
             deleted=deleted,
         )
-        lines = b"\n".join([*[item.line for item in added], b""])
+        parts = [item.line for item in added]
+        parts.append(b"")
+        lines = b"\n".join(parts)
         meta = Meta(
             generation=history.generation or self._clock.draw_id(),
             commit=self._clock.draw_id(),
