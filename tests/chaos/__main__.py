@@ -133,6 +133,7 @@ def _summary(name: str, sums: Counter[str], seconds: int) -> str:
         f"{sums['stop']} stops",
         f"{sums['term']} terminations",
         f"{sums['reshard']} reshards",
+        f"{sums['forget']} leases deleted",
         f"{sums['cut request'] + sums['cut answer']} connections cut",
         f"{sums['accepted']:,} accepted",
         f"{sums['acknowledged']:,} acknowledged",
@@ -141,7 +142,7 @@ def _summary(name: str, sums: Counter[str], seconds: int) -> str:
         f"{sums['doubled']} doubled",
         f"{sums['reordered']} reordered",
         f"{sums['resumes']} tails resumed",
-        f"{sums['reads']} reads",
+        f"{sums['reads']} reads complete of {sums['reads'] + sums['incomplete']}",
     ]
     return f"{name} {seconds} s: {', '.join(fields)}"
 

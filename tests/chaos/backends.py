@@ -7,6 +7,7 @@ what AWS refuses, as far as tests/emulators knows it.
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -15,10 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
+
+from streamjournal import wiring
+from streamjournal.core.settings import load
 from tests.chaos.proxy import Network, between
 from tests.emulators import processes
 
 NAMES = ("embedded", "emulator")
+OURS = ("STREAMJOURNAL_", "JOURNAL_BUCKET", "AWS_")  # what the names of settings start with
 _ACTIVE_SECONDS = 10.0
 _MAX_SHARDS = 5  # open at a time
 _numbers = itertools.count(1)
@@ -33,6 +39,7 @@ class Backend:
         lease_seconds: as in them.
         pause: seconds between an agent's bursts, on average; kinesis-local slows down with each record.
         network: between the processes and the emulators.
+        direct: what replaces it for those who are not part of the play.
     """
 
     name: str
@@ -42,12 +49,29 @@ class Backend:
     kinesis: Any = None
     stream: str = ""
     network: Network | None = None
-    reshards: list[str] = field(default_factory=list)
+    direct: dict[str, str] = field(default_factory=dict)
 
-    def reshard(self, rng: random.Random) -> None:
-        """Split a shard or merge two; nothing happens where shards are fixed, or change just now."""
+    def forget(self, rng: random.Random) -> list[str]:
+        """Delete a lease's row, as a careless operator would, and tell which: the shard is read again."""
+
+        async def delete_one() -> list[str]:
+            leases = wiring.open_leases(load(self.environment))
+            try:
+                rows = await leases.rows()
+                for row in rng.sample(rows, min(1, len(rows))):
+                    await leases.delete(row)
+                    return [f"{row.key} at {row.checkpoint} of {row.owner}"]
+                return []
+            finally:
+                await leases.aclose()
+
+        with applied(self.environment | self.direct):
+            return anyio.run(delete_one)
+
+    def reshard(self, rng: random.Random) -> list[str]:
+        """Split a shard or merge two, and tell which; none where shards are fixed, or change just now."""
         if self.kinesis is None:
-            return
+            return []
         shards = _open_shards(self.kinesis, self.stream)
         try:
             if len(shards) >= _MAX_SHARDS or (len(shards) > 1 and rng.random() < 0.5):
@@ -56,20 +80,18 @@ class Backend:
                 self.kinesis.merge_shards(
                     StreamName=self.stream, ShardToMerge=one["ShardId"], AdjacentShardToMerge=other["ShardId"]
                 )
-                self.reshards.append(f"merge {one['ShardId']} {other['ShardId']}")
-            else:
-                one = rng.choice(shards)
-                first, last = _range(one)
-                middle = (first + last) // 2
-                self.kinesis.split_shard(
-                    StreamName=self.stream, ShardToSplit=one["ShardId"], NewStartingHashKey=str(middle)
-                )
-                self.reshards.append(f"split {one['ShardId']}")
+                return [f"merge {one['ShardId']} {other['ShardId']}"]
+            one = rng.choice(shards)
+            middle = sum(_range(one)) // 2
+            self.kinesis.split_shard(
+                StreamName=self.stream, ShardToSplit=one["ShardId"], NewStartingHashKey=str(middle)
+            )
+            return [f"split {one['ShardId']}"]
         except (
             self.kinesis.exceptions.ResourceInUseException,
             self.kinesis.exceptions.LimitExceededException,
         ):
-            return  # it is changing already
+            return []  # it is changing already
 
 
 @contextmanager
@@ -88,10 +110,9 @@ def servers(name: str) -> Iterator[Mapping[str, str]]:
 
 
 @contextmanager
-def opened(
-    name: str, home: Path, reach: Mapping[str, str], rng: random.Random, shards: int = 3
-) -> Iterator[Backend]:
+def opened(name: str, home: Path, reach: Mapping[str, str], rng: random.Random) -> Iterator[Backend]:
     """A new stream, store and lease table, empty."""
+    shards = rng.randint(2, _MAX_SHARDS)
     settings = {
         "STREAMJOURNAL_HOME": str(home),
         "STREAMJOURNAL_SHARDS": str(shards),
@@ -126,6 +147,7 @@ def opened(
                 kinesis=clients["kinesis"],
                 stream=f"chaos-{number}",
                 network=network,
+                direct=endpoints,
             )
     finally:
         for client in clients.values():
@@ -175,3 +197,17 @@ def _open_shards(kinesis: Any, stream: str) -> list[dict[str, Any]]:
 def _range(shard: Mapping[str, Any]) -> tuple[int, int]:
     hashes = shard["HashKeyRange"]
     return int(hashes["StartingHashKey"]), int(hashes["EndingHashKey"])
+
+
+@contextmanager
+def applied(variables: Mapping[str, str]) -> Iterator[None]:
+    """The settings of this very process, for as long as it looks at the backend itself."""
+    before = dict(os.environ)
+    try:
+        for name in [name for name in os.environ if name.startswith(OURS)]:
+            del os.environ[name]
+        os.environ.update(variables)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.chaos.backends import OURS
 from tests.emulators.processes import ROOT
-
-OURS = ("STREAMJOURNAL_", "JOURNAL_BUCKET", "AWS_")
 
 
 @dataclass

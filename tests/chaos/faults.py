@@ -22,6 +22,7 @@ _PLAN: tuple[tuple[str, str, int], ...] = (
     ("term", "worker", 8),
     ("term", "emitter", 3),
     ("reshard", "", 8),
+    ("forget", "", 3),
 )
 _MAX_STOPPED = 2  # at a time, so that something goes on
 _GROWN_UP = 1.2  # seconds; who is younger is spared mostly, or all would die while they import
@@ -47,11 +48,11 @@ class Faults:
             return
         self._next = time.monotonic() + self._rng.uniform(0.2, 1.8) * self._pause
         what, kind, _ = self._rng.choices(_PLAN, [weight for *_, weight in _PLAN])[0]
-        if what == "reshard":
-            before = len(self._backend.reshards)
-            self._backend.reshard(self._rng)
-            for one in self._backend.reshards[before:]:
-                self._note("reshard", one)
+        if not kind:
+            for one in (
+                self._backend.reshard(self._rng) if what == "reshard" else self._backend.forget(self._rng)
+            ):
+                self._note(what, one)
             return
         victims = [p for p in self._cast.alive(kind) if p.age > _GROWN_UP or self._rng.random() < 0.1]
         if victims:

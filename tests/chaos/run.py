@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +14,8 @@ import msgspec
 
 from streamjournal.core.settings import load
 from tests.chaos import evidence
-from tests.chaos.backends import Backend, opened
-from tests.chaos.cast import OURS, Cast, Role
+from tests.chaos.backends import Backend, applied, opened
+from tests.chaos.cast import Cast, Role
 from tests.chaos.checks import Journals, Verdict, Violation, check_journals, check_reads, check_tail
 from tests.chaos.faults import Faults
 from tests.chaos.ledger import Account, Accounts, whole_lines
@@ -177,7 +175,7 @@ class _Round:
         note("drain")
         self._command("drain", "streamjournal", "worker", "--drain")
         note("gather")
-        with environment(self._backend.environment):
+        with applied(self._backend.environment):
             journals, found = evidence.gather(settings, self._folder / "journals")
         self._found += found
         note("tails")
@@ -257,17 +255,3 @@ def _figures(
         reads=sum(not verdict.missing for verdict in verdicts),
         incomplete=sum(bool(verdict.missing) for verdict in verdicts),
     )
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """The settings of this very process, for as long as it looks at the backend itself."""
-    before = dict(os.environ)
-    try:
-        for name in [name for name in os.environ if name.startswith(OURS)]:
-            del os.environ[name]
-        os.environ.update(variables)
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
