@@ -129,17 +129,23 @@ async def survey(
         opened.push_async_callback(stream.aclose)
         leases = wiring.open_leases(settings)
         opened.push_async_callback(leases.aclose)
-        return await _Survey(stream, leases, settings, clock, on_wait).run()
+        return await Survey(stream, leases, settings, clock, on_wait).run()
 
 
-class _Survey:
+class Survey:
+    """The looking itself, once.
+
+    Args:
+        on_wait: as for `survey`.
+    """
+
     def __init__(
         self,
         stream: Stream,
         leases: Leases,
         settings: Settings,
         clock: Clock,
-        on_wait: Callable[[float], None],
+        on_wait: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._stream = stream
         self._leases = leases
@@ -152,6 +158,7 @@ class _Survey:
         self._waiting: dict[str, Waiting] = {}
 
     async def run(self) -> Status:
+        """Look. Raises what `survey` raises."""
         with anyio.move_on_after(_ANSWER_SECONDS) as scope:
             identity = await self._stream.identity()
             retention = await self._stream.retention()
@@ -251,8 +258,8 @@ class _Survey:
             return "unknown"
         if not waiting.lag_ms:
             return "idle"
-        parents = [rows[parent] for parent in shard.parents if parent in rows and parent in self._waiting]
-        if any(parent.checkpoint != SHARD_END for parent in parents):
+        parents = [rows.get(parent) for parent in shard.parents if parent in self._waiting]
+        if any(parent is None or parent.checkpoint != SHARD_END for parent in parents):
             return "parents first"
         if row.holder is None:
             return "unheld"
