@@ -257,6 +257,9 @@ def test_journal_only_leaves_out_what_the_worker_has_not_written(command: Comman
         ("init", "-o", "table"),
         ("init", "--shards", "2"),
         ("worker", "extra"),
+        ("worker", "--metrics-port", "70000"),
+        ("worker", "--log-level", "loud"),
+        ("status", "-o", "short"),
         ("nonsense",),
     ],
 )
@@ -291,6 +294,30 @@ def test_init_embedded_makes_the_folder_once(command: Command, tmp_path: Path) -
     assert {step["action"] for step in steps} == {"unchanged"}
 
 
+def test_status_shows_what_waits_and_for_whom(command: Command, session: str) -> None:
+    """A table and an object say the same; nobody holds the shard, so the exit code is 1."""
+    shown = command("status")
+    assert shown.code == 1
+    assert "nobody holds shardId-" in shown.err
+    assert "unheld" in shown.out
+    found = json.loads(command("status", "-o", "json").out)
+    assert found["backend"] == "embedded"
+    assert found["totals"]["with_records_waiting"] == 1
+    assert sorted(one["state"] for one in found["shards"]) == ["idle", "idle", "idle", "unheld"]
+    done_well("worker", "--drain")
+    after = command("status")
+    assert (after.code, after.err) == (0, "")
+    assert "all is well: no worker runs, everything is in its journal" in after.out
+
+
+def test_status_of_a_fresh_home_makes_nothing(command: Command, tmp_path: Path) -> None:
+    """Exit code 0: that there is nothing yet is no trouble."""
+    done = command("status")
+    assert (done.code, done.err) == (0, "")
+    assert "nothing here yet" in done.out
+    assert not (tmp_path / "home").exists()
+
+
 def test_recover_has_nothing_to_do(command: Command) -> None:
     """Exit code 0: that nothing was lost is no failure."""
     assert command("recover") == (0, "recovered 0 entries from 0 spools\n", "")
@@ -304,7 +331,7 @@ def test_demo_aws_makes_nothing_in_a_real_account(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["write", "read", "tail", "sessions", "worker", "up", "init", "recover", "demo"]
+    "name", ["write", "read", "tail", "sessions", "worker", "up", "status", "init", "recover", "demo"]
 )
 def test_every_option_of_every_command_is_explained(name: str, command: Command) -> None:
     """An option without a help text is one that nobody finds out about."""
