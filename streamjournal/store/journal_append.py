@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from streamjournal.core.errors import (
     CommitConflictError,
-    CommitRefusedError,
     CommitUnknownError,
     JournalGoneError,
 )
@@ -27,6 +27,8 @@ from streamjournal.store.extra_lines import counting_extra
 from streamjournal.store.journal_folder import LOCK, META, Committed, State, opened, read_committed
 from streamjournal.store.meta import Meta
 from streamjournal.store.names import JOURNAL
+
+_log = structlog.get_logger("streamjournal.store")
 
 _NEW_META: Final = ".meta.new"
 _NEW_BODY: Final = ".journal.new"
@@ -128,18 +130,15 @@ def _extend(folder: Path, fd: int, lock_fd: int, base: str, lines: bytes, meta: 
         if state.version != base:
             raise CommitConflictError(f"{folder} is at version {state.version}, not {base}")
         before = state.committed or _adopt(fd, state, now)
-        if status.st_size < before.size:
-            raise CommitRefusedError(
-                f"{folder}/{JOURNAL} has {status.st_size} bytes, but {before.size} were committed: somebody "
-                f"cut it. Restore it, or delete {META} beside it to go on with what is left"
-            )
         start = _cut_torn_bytes(body, lock_fd, before, status.st_size)
+        if start < before.size:  # the journal goes on after what is left; `verify` tells what is missing
+            _log.error("journal_was_cut", journal=f"{folder}/{JOURNAL}", size=start, committed=before.size)
         data = lines if _ends_with_newline(body, before, start) else b"\n" + lines
         _write_intent(lock_fd, _Intent(before.version, start, len(data), data[:_BEGINNING]))
         try:
             end = _write_at_end(body, data)
             known = Meta.decode(before.fields)
-            meta = counting_extra(meta, known, body, before.size, end - len(lines), lines)
+            meta = counting_extra(meta, known, body, min(before.size, start), end - len(lines), lines)
             committed = Committed(_next_version(before, meta), end, now, meta.encode())
             _write_new_meta(fd, committed)
         except OSError:
@@ -177,7 +176,7 @@ def _write_at_end(body: int, data: bytes) -> int:
 
 def _cut_torn_bytes(body: int, lock_fd: int, before: Committed, size: int) -> int:
     """Cut off what a dead writer left beyond the committed bytes; gives the size then."""
-    if size == before.size:
+    if size <= before.size:
         return size
     intent = _read_intent(lock_fd)
     if intent is None or intent.version != before.version:

@@ -14,6 +14,7 @@ Sources: S3 user guide, "Conditional writes" and "Multipart upload limits".
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -28,6 +29,7 @@ from streamjournal.store.s3_errors import S3_ERRORS, explain_commit, explain_pre
 
 CONTENT_TYPE: Final = "application/x-jsonlines"
 MIN_PART: Final = 5 * 2**20  # of every part but the last
+_MAX_OWN: Final = 4096  # journals whose last own version is remembered; a miss is one GET of a byte
 MAX_COPIED_PART: Final = 2**30  # S3 allows 5 GiB; smaller ones answer within the time-out
 
 _log = structlog.get_logger(__name__)
@@ -67,6 +69,7 @@ class Appender:
         self._cache = cache
         self._threshold = threshold
         self._max_copied_part = max_copied_part
+        self._own: OrderedDict[str, str] = OrderedDict()  # key -> the version written last, of large journals
 
     async def append(self, key: str, base: Head | None, lines: bytes, fields: dict[str, str]) -> Written:
         """Write the next version of an object; see `store.port.Store.append` for what it raises."""
@@ -102,6 +105,7 @@ class Appender:
             self._cache.put(key, answer["ETag"], body)
         else:
             self._cache.drop(key)
+            self._remember(key, answer["ETag"])
         return Written(answer["ETag"], len(body))
 
     async def _get(self, s3: Any, key: str, base: Head, **arguments: str) -> bytes:
@@ -117,8 +121,8 @@ class Appender:
     async def _append_part(
         self, s3: Any, key: str, base: Head, lines: bytes, fields: dict[str, str]
     ) -> Written:
-        if base.meta is None and await self._get(s3, key, base, Range="bytes=-1") != b"\n":
-            lines = b"\n" + lines  # what we committed ends with a newline; what was adopted may not
+        if self._own.get(key) != base.version and await self._get(s3, key, base, Range="bytes=-1") != b"\n":
+            lines = b"\n" + lines  # what we committed ends with a newline; what was adopted or edited may not
         upload = await self._begin_upload(s3, key, fields)
         parts = await self._upload_parts(s3, upload, base, lines)
         return await self._complete(s3, upload, parts, base, base.size + len(lines))
@@ -166,7 +170,15 @@ class Appender:
             if not isinstance(known, CommitUnknownError):  # else it may be at work still
                 await self._abort(s3, upload)
             raise known from problem
+        self._remember(upload["Key"], answer["ETag"])
         return Written(answer["ETag"], size)
+
+    def _remember(self, key: str, version: str) -> None:
+        """A version that this process wrote needs no look at its last byte."""
+        self._own[key] = version
+        self._own.move_to_end(key)
+        if len(self._own) > _MAX_OWN:
+            self._own.popitem(last=False)
 
     async def _abort(self, s3: Any, upload: dict[str, str]) -> None:
         try:

@@ -124,6 +124,14 @@ async def test_a_big_commit_uploads_only_the_new_lines(rig: S3Rig, faulty: Fault
     assert (found["ETag"], found["ContentLength"]) == (head.version, head.size)
 
 
+async def test_a_big_journal_whose_last_newline_was_cut(rig: S3Rig, faulty: FaultyClient) -> None:
+    """Somebody edited it and kept its metadata: the next line is not glued to what is left."""
+    await begin(rig.store, "s", BIG)
+    rig.client.put_object(Bucket=rig.bucket, Key=KEY, Body=BIG[:-1], Metadata=some_meta(1).encode())
+    await rig.store.append("s", await rig.store.head("s"), LINE, some_meta(2))
+    assert rig.raw("s") == BIG + LINE
+
+
 async def test_a_journal_of_many_copied_parts(rig: S3Rig, faulty: FaultyClient) -> None:
     """A journal over the bound of one copy is copied in several, and nothing is lost between them."""
     body = b"".join(b"%015d\n" % n for n in range(11 * MIB // 16))
