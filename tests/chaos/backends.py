@@ -26,6 +26,7 @@ from tests.emulators import processes
 NAMES = ("embedded", "emulator")
 OURS = ("STREAMJOURNAL_", "JOURNAL_BUCKET", "AWS_")  # what the names of settings start with
 _ACTIVE_SECONDS = 10.0
+_FLUSHES = ("0.3", "1", "3")  # seconds: short ones make commits, long ones leave much on the stream
 _MAX_SHARDS = 5  # open at a time
 _numbers = itertools.count(1)
 
@@ -120,14 +121,17 @@ def opened(name: str, home: Path, reach: Mapping[str, str], rng: random.Random) 
     }
     if name == "embedded":
         lease = 1.5
-        chosen = {"STREAMJOURNAL_FLUSH_INTERVAL": "0.2", "STREAMJOURNAL_LEASE_SECONDS": str(lease)}
+        chosen = {
+            "STREAMJOURNAL_FLUSH_INTERVAL": rng.choice(_FLUSHES),
+            "STREAMJOURNAL_LEASE_SECONDS": str(lease),
+        }
         yield Backend(name, settings | chosen, lease, pause=0.1)
         return
     lease = 2.0
     number = next(_numbers)
     chosen = {
         "STREAMJOURNAL_LINGER": "0.3",
-        "STREAMJOURNAL_FLUSH_INTERVAL": "0.5",
+        "STREAMJOURNAL_FLUSH_INTERVAL": rng.choice(_FLUSHES),
         "STREAMJOURNAL_LEASE_SECONDS": str(lease),
         "STREAMJOURNAL_STREAM": f"chaos-{number}",
         "STREAMJOURNAL_BUCKET": f"chaos-{number}",

@@ -14,7 +14,7 @@ from tests.chaos.cast import Cast, Process
 _PLAN: tuple[tuple[str, str, int], ...] = (
     ("kill", "emitter", 30),
     ("kill", "worker", 30),
-    ("kill", "tail", 12),
+    ("kill", "tail", 20),
     ("kill", "reader", 2),
     ("stop", "worker", 12),
     ("stop", "emitter", 8),
