@@ -143,6 +143,16 @@ class MemoryStream:
             del self._shards[name]
         return gone
 
+    def forget(self, shard_id: str) -> None:
+        """Stop listing a closed shard, and delete whatever it still holds.
+
+        Raises:
+            ValueError: it is open.
+        """
+        if not self._shards[shard_id].closed:
+            raise ValueError(f"{shard_id} is open")
+        del self._shards[shard_id]
+
     def find(self, shard_id: str) -> _Shard | None:
         """A shard's state, None for one that is not listed (for the reader)."""
         return self._shards.get(shard_id)

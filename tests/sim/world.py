@@ -1,260 +1,244 @@
-"""A whole pipeline under faults that one seed decides: emitters, sender, stream, workers, store, readers.
+"""A whole pipeline under faults that one seed decides: emitters with spools, senders, stream, workers with
+leases, store, readers and tails, and operators around them.
 
-The invariants are checked as it runs: a checkpoint at the moment that it is written, a read when it
-ends; the journals at the end, once the faults have stopped and everything has drained.
+Safety is checked at each step: at every commit, every checkpoint, every line that a reader gets. Once
+the emitters have ended the faults stop, and what is left has to drain.
 """
 
 from __future__ import annotations
 
-from contextlib import aclosing
-from dataclasses import dataclass, field
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+from unittest import mock
 
-import anyio
+import structlog
 import trio
 
-from streamjournal.core.entry import decode_envelope, split_id
+from streamjournal.core.clock import Clock
 from streamjournal.core.errors import StreamjournalError
-from streamjournal.core.settings import Settings
-from streamjournal.emit.emitter import Emitter
-from streamjournal.emit.receipt import Receipt
-from streamjournal.emit.sender import Sender
-from streamjournal.emit.wakeup import Wakeup
-from streamjournal.leases.memory import MemoryLeases
-from streamjournal.leases.port import Lease
-from streamjournal.read.cursor import Cursor
-from streamjournal.read.merged import MergedRead
-from streamjournal.read.tail import Tail
-from streamjournal.stream.port import PutRecord, Refused
-from streamjournal.stream.records import parse_record
-from tests.sim.faults import Faults, FaultyLeases, FaultyStore, FaultyStream, seeded_chance
-from tests.sim.rig import Rig, check_checkpoints, check_journals, ids_in, rank
-from tests.sim.virtual import run_virtual, until
+from streamjournal.emit import spool
+from streamjournal.store import meta
+from streamjournal.stream.port import Shard
+from tests.sim.checked import CheckedLeases, CheckedStore, CheckedStream
+from tests.sim.emitting import Emitting, put_plain
+from tests.sim.ending import end
+from tests.sim.host import Host
+from tests.sim.journals import Journals
+from tests.sim.ledger import Ledger
+from tests.sim.network import Network
+from tests.sim.operating import keep_away, keep_operating, keep_recovering, tails_of
+from tests.sim.plan import Plan, draw_plan
+from tests.sim.reading import keep_reading, keep_tailing
+from tests.sim.services import RemoteLeases, RemoteStore, RemoteStream, Services
+from tests.sim.trace import Trace, Violation
+from tests.sim.virtual import run_virtual, virtual_clock
+from tests.sim.working import Working, keep_working
 
-SESSIONS = ("a", "b", "c/d", "日本")
-
-
-@dataclass
-class Plan:
-    """How much of what.
-
-    Args:
-        entries: per emitter.
-        rate: chance of a fault, per call.
-        latency: seconds that a call takes at most.
-        life: seconds that a worker lives on average before it is cut short, wherever it is.
-    """
-
-    emitters: int = 2
-    workers: int = 2
-    entries: int = 40
-    rate: float = 0.08
-    latency: float = 0.3
-    life: float = 6.0
-    settings: Settings = field(
-        default_factory=lambda: Settings(flush_interval=1.0, lease_seconds=4.0, spool="off", linger=0.05)
-    )
-
-
-class CheckedLeases(MemoryLeases):
-    """Leases that look, at each checkpoint written, whether everything at and before it is durable."""
-
-    world: World
-
-    async def update(self, seen: Lease, changed: Lease) -> Lease:
-        row = await super().update(seen, changed)
-        if row.checkpoint != seen.checkpoint:
-            self.world.check_durable(row)
-        return row
+_LIMIT = 100_000.0  # virtual seconds after which a run counts as stuck
 
 
 class World:
-    """One run."""
+    """One run.
 
-    def __init__(self, seed: int, plan: Plan) -> None:
+    Attributes:
+        hosts: the processes that live.
+        over: nobody is started again.
+    """
+
+    def __init__(self, seed: int, plan: Plan, trace: Trace, spools: Path) -> None:
         self.plan = plan
-        self.trace: list[str] = []
-        self.rig = Rig(seed=seed, shards=2, settings=plan.settings)
-        rig = self.rig
-        rig.leases = CheckedLeases()
-        rig.leases.world = self
-        self.rng = rig.clock.rng
-        rig.faults = Faults(
-            rig.clock, chance=seeded_chance(rig.clock, plan.rate), latency=plan.latency, trace=self.note
+        self.trace = trace
+        self.spools = spools
+        self.spool_order: dict[str, int] = {}
+        self.rng = Random(seed)
+        self.network = Network(plan, self.rng, trace)
+        self.hosts: list[Host] = []
+        self.workers: list[Working] = []
+        self.over = False
+        self.deletions: Counter[str] = Counter()
+        self.closed_at: dict[str, float] = {}
+        clock = Clock(time_ns=virtual_clock().time_ns, monotonic=virtual_clock().monotonic, rng=self.rng)
+        self.ledger = Ledger(trace)
+        self.journals = Journals(self.ledger, trace)
+        self.stream = CheckedStream(
+            self.ledger,
+            trace,
+            self.journals,
+            shards=plan.shards,
+            clock=clock,
+            retention=plan.retention if "trim" in plan.kinds else 86_400,
         )
-        rig.faulty_stream = FaultyStream(rig.stream, rig.faults)
-        rig.faulty_stream.refuse = self.throttle
-        rig.faulty_store = FaultyStore(rig.store, rig.faults)
-        rig.faulty_leases = FaultyLeases(rig.leases, rig.faults)
-        self.calm = False
-        self.receipts: dict[str, list[Receipt]] = {session: [] for session in SESSIONS}
-        self.reads = 0
-
-    def note(self, what: str) -> None:
-        """A line of the trace."""
-        self.trace.append(f"{trio.current_time():.6f} {what}")
-
-    def throttle(self, record: PutRecord) -> Refused | None:
-        """A part of a put may be refused for now."""
-        if self.calm or self.rng.random() >= self.plan.rate:
-            return None
-        self.note(f"throttled record of {record.partition_key}")
-        return Refused("ProvisionedThroughputExceededException", "slow down")
+        self.store = CheckedStore(clock, self.journals)
+        self.leases = CheckedLeases(self.ledger, trace, self.journals, self.store, self.stream)
+        self.tails = tails_of(self)
+        self._calm = trio.Event()
 
     async def run(self) -> None:
         """From the first entry to the last check."""
-        async with anyio.create_task_group() as background:
+        async with trio.open_nursery() as outer:
+            self.trace.scope = outer.cancel_scope
+            self.network.begin(outer)
             for number in range(self.plan.workers):
-                background.start_soon(self._keep_working, name=f"worker {number}")
-            background.start_soon(self._reshard, name="resharding")
-            background.start_soon(self._read_on, name="reads")
-            background.start_soon(self._tail_on, "a", name="tail")
-            async with anyio.create_task_group() as emitters:
-                for number in range(self.plan.emitters):
-                    emitters.start_soon(self._emit, name=f"emitter {number}")
-            background.cancel_scope.cancel()
-        self._calm_down()
-        await self._drain()
-        await self._check_end()
+                outer.start_soon(keep_working, self, number)
+            async with trio.open_nursery() as background:
+                background.start_soon(keep_operating, self)
+                background.start_soon(keep_away, self)
+                background.start_soon(put_plain, self)
+                background.start_soon(keep_reading, self)
+                for tailing in self.tails:
+                    background.start_soon(keep_tailing, self, tailing)
+                if "recover" in self.plan.kinds:
+                    background.start_soon(keep_recovering, self)
+                async with trio.open_nursery() as emitters:
+                    for number in range(self.plan.emitters):
+                        emitters.start_soon(self._keep_emitting, number)
+                background.cancel_scope.cancel()
+            self._calm_down()
+            await end(self)
+            outer.cancel_scope.cancel()
 
-    # Who acts
-
-    async def _emit(self) -> None:
-        """An emitter with its sender, until the stream has acknowledged everything."""
-        wakeup = Wakeup()
-        settings, clock = self.plan.settings, self.rig.clock
-        emitter = Emitter(settings, clock, lambda: None, wakeup.set, wakeup.set)
-        sender = Sender(emitter, self.rig.faulty_stream, self.rig.faulty_store, settings, clock, wakeup)
-        mine: list[Receipt] = []
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(sender.run, name="sender")
-            for _ in range(self.plan.entries):
-                session = self.rng.choice(SESSIONS)
-                level = self.rng.choice(("INFO", "ERROR"))
-                receipt = emitter.emit("TOOL_START", session_id=session, level=level)
-                mine.append(receipt)
-                self.receipts[session].append(receipt)
-                if self.rng.random() < 0.5:
-                    await anyio.sleep(self.rng.random())
-            await until(lambda: all(receipt.done for receipt in mine))
-            tasks.cancel_scope.cancel()
-
-    async def _keep_working(self) -> None:
-        """A worker that is cut short at any await, and started again."""
-        while True:
-            with anyio.move_on_after(self.rng.random() * 2 * self.plan.life):
-                await self.rig.work()
-            self.note("worker cut short")
-            await anyio.sleep(self.rng.random())
-
-    async def _reshard(self) -> None:
-        """Splits and merges, now and then."""
-        while True:
-            await anyio.sleep(self.rng.random() * 20)
-            shards = [shard for shard in await self.rig.stream.shards() if not shard.closed]
-            shards.sort(key=lambda shard: shard.first_hash)
-            if len(shards) > 1 and self.rng.random() < 0.5:
-                at = self.rng.randrange(len(shards) - 1)
-                self.note(f"merge {shards[at].id} {shards[at + 1].id}")
-                self.rig.stream.merge(shards[at].id, shards[at + 1].id)
-            elif len(shards) < 4:
-                shard = self.rng.choice(shards)
-                self.note(f"split {shard.id}")
-                self.rig.stream.split(shard.id)
-
-    async def _read_on(self) -> None:
-        """Merged reads: each has all that was acknowledged before it began, once, in order."""
-        access = self.rig.access()
-        while True:
-            session = self.rng.choice(SESSIONS)
-            before = {receipt.id for receipt in self.receipts[session] if receipt.position is not None}
-            merged = MergedRead(access, session)
-            found: list[str] = []
-            try:
-                async with aclosing(merged.blocks()) as blocks:
-                    async for block in blocks:
-                        found += ids_in(b"\n".join(block.lines))
-            except StreamjournalError as problem:
-                self.note(f"read of {session} failed: {problem}")
-            else:
-                self.reads += merged.complete
-                self._check_order(found, session)
-                if merged.complete:
-                    assert before <= set(found), f"a read of {session} missed {before - set(found)}"
-            await anyio.sleep(self.rng.random())
-
-    async def _tail_on(self, session: str) -> None:
-        """A tail that is broken off and resumed by its cursor: all entries, each once, in order."""
-        cursor: Cursor | None = None
-        found: list[str] = []
-        while True:
-            access = self.rig.access()
-            with anyio.move_on_after(self.rng.random() * 5):
-                try:
-                    async with Tail(access, session, history=None, resume=cursor) as tail:
-                        async for line in tail:
-                            found.append(decode_envelope(line).id)
-                            cursor = Cursor.parse(str(tail.cursor), session_id=session)
-                            self._check_order(found, session)
-                except StreamjournalError as problem:
-                    self.note(f"tail failed: {problem}")
-            await anyio.sleep(self.rng.random())
-
-    # What must hold
-
-    def _check_order(self, found: list[str], session: str) -> None:
-        """Each writer's numbers run 1, 2, 3, … without a gap or a repeat."""
-        last: dict[str, int] = {}
-        for entry_id in found:
-            name = split_id(entry_id)
-            assert name is not None
-            writer, n = name
-            assert n == last.get(writer, 0) + 1, f"{session}: {writer}-{n} after {last.get(writer, 0)}"
-            last[writer] = n
-
-    def check_durable(self, row: Lease) -> None:
-        """At and before a checkpoint, everything is in a journal."""
-        shard = self.rig.stream.find(row.key)
-        assert shard is not None
-        for record in shard.records:
-            if int(record.sequence) <= rank(row.checkpoint):
-                for session, item in parse_record(record, "d").items:
-                    have = self.rig.ids(session)
-                    assert f"{item.writer}-{item.n}" in have, f"{row.checkpoint} passed {record.sequence}"
+    async def _keep_emitting(self, number: int) -> None:
+        for life in range(self.plan.lives):
+            await Emitting(self, f"emitter {number}.{life}").live()
+            await trio.sleep(self.rng.random())
 
     def _calm_down(self) -> None:
-        self.calm = True
-        self.rig.faults = Faults(self.rig.clock, trace=self.note)
-        self.rig.faulty_stream.faults = self.rig.faults
-        self.rig.faulty_store.faults = self.rig.faults
-        self.rig.faulty_leases.faults = self.rig.faults
+        self.trace.note("faults stop")
+        self.network.calm = True
+        self.network.away.clear()
+        self._calm.set()
+        for host in self.hosts:
+            host.thaw()
 
-    async def _drain(self) -> None:
-        """Once faults stop, everything drains."""
-        with anyio.fail_after(300):
-            await self.rig.drain()
+    # What its actors share
 
-    async def _check_end(self) -> None:
-        for session, receipts in self.receipts.items():
-            assert all(receipt.position is not None for receipt in receipts)
-            found = self.rig.ids(session)
-            self._check_order(found, session)
-            assert set(found) == {receipt.id for receipt in receipts}, session
-            merged = MergedRead(self.rig.access(), session)
-            async with aclosing(merged.blocks()) as blocks:
-                read = [x async for block in blocks for x in ids_in(b"\n".join(block.lines))]
-            assert merged.complete
-            assert read == found
-        assert not self.rig.store.dead_letters
-        await check_journals(self.rig.store)
-        check_checkpoints(self.rig.leases)
+    def host(self, name: str) -> Host:
+        """A new process, on a machine with clocks of its own."""
+        plan, rng = self.plan, self.rng
+        host = Host(
+            name,
+            rng,
+            wall=(2 * rng.random() - 1) * plan.skew,
+            monotonic=1000 + 1000 * rng.random(),
+            drift=(2 * rng.random() - 1) * plan.drift,
+        )
+        self.hosts.append(host)
+        return host
+
+    def services(self, host: Host) -> Services:
+        """The services as a process sees them."""
+        network, trace = self.network, self.trace
+        return Services(
+            RemoteStream(self.stream, host, network, self.plan),
+            RemoteStore(self.store, host, network, trace),
+            RemoteLeases(self.leases, host, network, trace),
+        )
+
+    def draw_fate(self, *fates: str) -> str:
+        """What is to happen to a process: one of those that are switched on, or nothing."""
+        possible = [fate for fate in fates if fate in self.plan.kinds]
+        return self.rng.choice(["", *possible, *possible])
+
+    async def pause(self, host: Host, kind: str) -> None:
+        """Freeze a process for a while, often for longer than a lease lasts."""
+        seconds = self.rng.random() * self.plan.freeze
+        self.trace.strike(kind, f"{host.name} for {seconds:.1f}")
+        host.freeze()
+        await self.calm_or(seconds)
+        host.thaw()
+        self.trace.note(f"{host.name} goes on")
+
+    async def calm_or(self, seconds: float) -> None:
+        """Wait, but not for longer than until the faults stop."""
+        with trio.move_on_after(seconds):
+            await self._calm.wait()
+            await trio.sleep(0.1)  # everything that waited for it goes on at different times
+
+    async def try_(self, call: Awaitable[object]) -> None:
+        """Make a call that may fail."""
+        try:
+            await call
+        except StreamjournalError as problem:
+            self.trace.note(f"failed: {problem}")
+
+    def listed_shards(self) -> list[Shard]:
+        """Every shard that the stream lists, parents before children."""
+        return [shard.listed() for shard in self.stream._shards.values()]
+
+    def open_shards(self) -> list[Shard]:
+        """Those that take records, neighbours beside each other."""
+        shards = [shard for shard in self.listed_shards() if not shard.closed]
+        return sorted(shards, key=lambda shard: shard.first_hash)
 
 
-def run_world(seed: int, plan: Plan | None = None) -> World:
-    """One run to its end; raises where an invariant does not hold."""
+def run_world(seed: int, plan: Plan | None = None) -> Trace:
+    """One run to its end.
 
-    async def main() -> World:
-        world = World(seed, plan or Plan())
-        await world.run()
-        return world
+    Args:
+        plan: default is the seed's own.
 
-    return run_virtual(main, seed=seed, limit=100_000)
+    Returns:
+        What happened, with the violation if there was one.
+    """
+    plan = plan or draw_plan(seed)
+    trace = Trace()
+    with tempfile.TemporaryDirectory(prefix="sim-") as folder, _settings_of(plan), quiet():
+        spools = Path(folder) / "spool"
+        spools.mkdir()
+
+        async def main() -> None:
+            trace.note(f"seed {seed}: {_shown(plan)}")
+            await World(seed, plan, trace, spools).run()
+
+        try:
+            run_virtual(main, seed=seed, limit=_LIMIT)
+        except BaseException as problem:  # noqa: BLE001 - whatever it is, it is what the run found
+            if isinstance(problem, KeyboardInterrupt) or _holds(problem, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            if trace.violation is None:
+                trace.violation = Violation("crash", _text_of(problem))
+                trace.violation.__cause__ = problem
+                trace.lines.append(f"VIOLATION {trace.violation}")
+    return trace
+
+
+def _shown(plan: Plan) -> str:
+    return repr(plan).replace(repr(plan.kinds), repr(sorted(plan.kinds)))  # a set's order is not the seed's
+
+
+def _holds(problem: BaseException, kind: type[BaseException]) -> bool:
+    return isinstance(problem, BaseExceptionGroup) and problem.subgroup(kind) is not None
+
+
+def _text_of(problem: BaseException) -> str:
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return repr(problem)
+
+
+@contextmanager
+def _settings_of(plan: Plan) -> Iterator[None]:
+    """What the package has as constants and a world has smaller, so that their edges are met."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(spool, "SEGMENT_BYTES", plan.segment))
+        stack.enter_context(mock.patch.object(meta, "ROOM", plan.room))
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Thousands of warnings of faults on purpose help nobody."""
+    log = logging.getLogger("streamjournal")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        structlog.reset_defaults()

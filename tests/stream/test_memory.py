@@ -191,3 +191,18 @@ async def test_unknown_start(stream):
     """A start that is none is refused rather than taken for another."""
     with pytest.raises(ValueError, match="SOMEWHERE"):
         await stream.reader("shardId-000000000000", ShardStart("SOMEWHERE")).next()
+
+
+async def test_a_forgotten_shard_is_gone_with_its_records(stream):
+    """Only a closed shard can be forgotten; its readers learn that it is gone."""
+    shard = (await put_one(stream, "x")).shard
+    with pytest.raises(ValueError, match="is open"):
+        stream.forget(shard)
+    children = stream.split(shard)
+    reader = stream.reader(shard, OLDEST)
+    stream.forget(shard)
+    listed = [each.id for each in await stream.shards()]
+    assert shard not in listed
+    assert set(children) < set(listed)
+    with pytest.raises(RecordsTrimmedError):
+        await reader.next()
