@@ -21,7 +21,7 @@ from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 from anyio.from_thread import start_blocking_portal
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-_LATE_SECONDS = 1.5  # at most
+LATE_SECONDS = 1.5  # at most
 _MAX_HEAD = 2**16  # bytes of a request's line and headers
 _LOST = (
     anyio.BrokenResourceError,
@@ -49,7 +49,8 @@ class Network:
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         port = listener.extra(SocketAttribute.local_port)
         task_status.started(f"http://127.0.0.1:{port}")
-        await listener.serve(partial(self._connection, urlsplit(upstream)))
+        async with listener:
+            await listener.serve(partial(self._connection, urlsplit(upstream)))
 
     async def _connection(self, upstream: SplitResult, client: SocketStream) -> None:
         host, port = upstream.hostname, upstream.port
@@ -86,7 +87,7 @@ class Network:
             return True
         if self._rng.random() < self.rate:
             self.done[f"late {what}"] += 1
-            await anyio.sleep(self._rng.uniform(0.0, _LATE_SECONDS))
+            await anyio.sleep(self._rng.uniform(0.0, LATE_SECONDS))
         return False
 
 
