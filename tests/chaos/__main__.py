@@ -39,6 +39,7 @@ def main() -> int:
     folder = _folder(options.keep)
     print(f"seed {options.seed}, folder {folder}", file=sys.stderr)
     chaos = _Chaos(folder, options.seed)
+    failed = 0
     try:
         for name in names:
             chaos.play(name, options.minutes * 60 / len(names))
@@ -46,11 +47,11 @@ def main() -> int:
                 break
     except EmulatorError as problem:
         print(f"chaos: {problem}", file=sys.stderr)
-        return 3
+        failed = 3
     except KeyboardInterrupt:  # the second one: the first ends the faults only
         print(f"chaos: given up before everything was checked; {folder} is kept", file=sys.stderr)
         return 130
-    return chaos.conclude(keep=options.keep is not None)
+    return chaos.conclude(keep=options.keep is not None) or failed
 
 
 class _Chaos:
@@ -174,8 +175,13 @@ def _word(text: str) -> str:
 def _folder(keep: Path | None) -> Path:
     if keep is None:
         return Path(tempfile.mkdtemp(prefix="chaos-"))
-    keep.mkdir(parents=True, exist_ok=True)
-    if any(keep.iterdir()):
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        used = any(keep.iterdir())
+    except OSError as problem:
+        print(f"chaos: {keep} cannot be used: {problem.strerror}", file=sys.stderr)
+        sys.exit(2)
+    if used:
         print(f"chaos: {keep} is not empty", file=sys.stderr)
         sys.exit(2)
     return keep.resolve()

@@ -53,11 +53,13 @@ def test_no_time_is_a_usage_error(minutes: str) -> None:
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    """`--keep` writes only where nothing is."""
+    """`--keep` writes only where nothing is, and where it can."""
     (tmp_path / "mine").touch()
     done = command("--minutes", "1", "--keep", str(tmp_path))
     assert done.returncode == 2
     assert b"is not empty" in done.stderr
+    done = command("--minutes", "1", "--keep", str(tmp_path / "mine"))
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
 
 
 def test_without_node_it_says_what_to_do() -> None:
