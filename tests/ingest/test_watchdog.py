@@ -282,6 +282,26 @@ async def test_leases_are_counted_as_they_come_and_go() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_a_second_worker_asks_and_is_given() -> None:
+    """The first one's leases are released, not lost, and neither has a shard that stands still."""
+    rig = Rig(shards=4)
+    async with anyio.create_task_group() as tasks:
+        watched = Watched(rig)
+        await watched.start(tasks)
+        await until(lambda: len(rig.services[0].stats.held) == 4)
+        second = Running(rig)
+        tasks.start_soon(second.run)
+        await until(lambda: len(rig.services) == 2 and len(rig.services[1].stats.held) == 2)
+        await trio.sleep(60)
+        assert rig.services[0].stats.lease_changes == {"taken": 4, "lost": 0, "released": 2, "asked_for": 0}
+        assert rig.services[1].stats.lease_changes["asked_for"] == 2
+        assert sorted(map(len, (service.stats.held for service in rig.services))) == [2, 2]
+        assert watched.events("shards_stand_still") == []
+        await second.stop()
+        await watched.worker.stop()
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_process_that_was_stopped_is_not_judged_by_that_time() -> None:
     """After SIGCONT its shards have had no chance to move: a warning about the process, and no alarm."""
     now = [0.0]
