@@ -34,6 +34,9 @@ def write(
     jsonl: Annotated[
         str | None, typer.Option("--jsonl", metavar="FILE|-", help="Write a file's lines, one entry each.")
     ] = None,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="With --jsonl: take secrets out of details, as emit does.")
+    ] = False,
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, help="Seconds without any progress until it gives up.")
     ] = 10.0,
@@ -49,7 +52,7 @@ def write(
             Journal(overflow="raise") as journal,
             _Waiting(journal, timeout) as waiting,
         ):
-            raise typer.Exit(_Import(journal, waiting).run(file, size))
+            raise typer.Exit(_Import(journal, waiting, redact=redact).run(file, size))
     if session is None or event is None:
         raise typer.BadParameter("give SESSION and EVENT, or --jsonl FILE", param_hint="SESSION")
     details = dict(_detail(pair) for pair in detail or ())
@@ -165,9 +168,10 @@ def _whereabouts(settings: Settings, *, spooled: bool) -> str:
 class _Import:
     """Brings a file's lines into journals, as fast as the stream takes them."""
 
-    def __init__(self, journal: Journal, waiting: _Waiting) -> None:
+    def __init__(self, journal: Journal, waiting: _Waiting, *, redact: bool) -> None:
         self._journal = journal
         self._waiting = waiting
+        self._redact = redact
         self._accepted = 0
         self._refused = 0
 
@@ -207,7 +211,7 @@ class _Import:
 
         while True:
             try:
-                self._journal.emit_line(line)
+                self._journal.emit_line(line, redact=self._redact)
             except BufferFullError:
                 if not self._waiting.progressed():
                     return False

@@ -18,6 +18,7 @@ from streamjournal.core.clock import SYSTEM, Clock
 from streamjournal.core.entry import check_session_id
 from streamjournal.core.settings import Settings
 from streamjournal.emit.receipt import Delivery
+from streamjournal.emit.redaction import UserRedaction
 from streamjournal.read.cursor import Cursor
 from streamjournal.read.feed import Feeds
 from streamjournal.read.merged import MergedRead
@@ -39,14 +40,23 @@ class AsyncJournal(JournalBase):
     Args:
         settings: ready-made settings; otherwise they come from `arguments`, then the environment
             (STREAMJOURNAL_…), then defaults. See `core.settings.Settings`.
+        redact_with: gets each entry's details, a dict of JSON values without the secrets that were
+            recognised, and gives what is to be journaled. If it raises, the details are left out.
 
     Raises:
         SettingsError: a setting cannot be used.
         NotConfiguredError: a stream is set, but no bucket can be told.
     """
 
-    def __init__(self, *, settings: Settings | None = None, clock: Clock = SYSTEM, **arguments: Any) -> None:
-        super().__init__(settings, clock, arguments)
+    def __init__(
+        self,
+        *,
+        settings: Settings | None = None,
+        clock: Clock = SYSTEM,
+        redact_with: UserRedaction | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(settings, clock, arguments, redact_with)
         self._begin_reading()
 
     def _share(self, journal: JournalBase) -> None:

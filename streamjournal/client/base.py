@@ -16,6 +16,7 @@ from streamjournal.core.foreign import Foreign
 from streamjournal.core.settings import Settings, load
 from streamjournal.emit.background import BackgroundSender
 from streamjournal.emit.receipt import Delivery, Receipt
+from streamjournal.emit.redaction import UserRedaction
 from streamjournal.read.filters import Filter
 from streamjournal.read.words import Own
 from streamjournal.store.port import Store
@@ -78,11 +79,17 @@ def _moment(name: str, value: datetime | str | None) -> datetime | None:
 class JournalBase(ABC):
     """What both journals share: settings, the emitter and its sender."""
 
-    def __init__(self, settings: Settings | None, clock: Clock, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: Settings | None,
+        clock: Clock,
+        arguments: dict[str, Any],
+        redact_with: UserRedaction | None = None,
+    ) -> None:
         self.settings = settings if settings is not None else load(**arguments)
         self.clock = clock
         self.background = BackgroundSender(
-            self.settings, clock, self._open_sender_adapters, wiring.destination(self.settings)
+            self.settings, clock, self._open_sender_adapters, wiring.destination(self.settings), redact_with
         )
         self.emit = self.background.emitter.emit  # type: ignore[method-assign]  # one call less, per entry
 
@@ -135,7 +142,7 @@ class JournalBase(ABC):
             source=source,
         )
 
-    def emit_line(self, line: bytes, *, session_id: str | None = None) -> Receipt:
+    def emit_line(self, line: bytes, *, session_id: str | None = None, redact: bool = False) -> Receipt:
         """Accept a line that somebody else wrote: JSON of an entry, from an older journal or another tool.
 
         Its timestamp, its values and its unknown fields stay as they are written; its `id` becomes
@@ -144,12 +151,16 @@ class JournalBase(ABC):
         Args:
             line: one JSON object with at least an `event_type`.
             session_id: the session of a line that does not say it.
+            redact: take secrets out of its details, as `emit` does.
 
         Raises:
             InvalidEntryError: it is no such object; nothing was accepted.
             BufferFullError, ClosedJournalError: as for `emit`.
         """
-        return self.background.emitter.emit_foreign(Foreign(line, session_id=session_id))
+        foreign = Foreign(line, session_id=session_id)
+        if redact:
+            foreign.change_details(self.background.redaction.clean)
+        return self.background.emitter.emit_foreign(foreign)
 
     @abstractmethod
     def session(self, session_id: str) -> Session | AsyncSession:

@@ -8,6 +8,7 @@ moves to `source_id`, since (session_id, id) must be unique and only our ids are
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -55,6 +56,12 @@ class Foreign:
         if self.timestamp is not None:
             check_timestamp(self.timestamp)
         self._fields = fields
+
+    def change_details(self, change: Callable[[msgspec.Raw], msgspec.Raw]) -> None:
+        """Put `change(details)` in place of the details, which it gets as a JSON object."""
+        details = _as_object(self._fields.get("details"))
+        raw = details if isinstance(details, msgspec.Raw) else msgspec.Raw(_encoder.encode(details))
+        self._fields["details"] = change(raw)
 
     def line(self, entry_id: str, *, timestamp: str) -> bytes:
         """The entry's line under the id that it gets, `timestamp` being for a line without one."""

@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             `block_timeout` seconds, or `raise`.
         block_timeout: seconds.
         exit_timeout: seconds that the interpreter's exit waits for pending entries.
+        redact: take secrets out of details (passwords, tokens, keys) before they reach the spool.
         flush_interval: seconds until a worker writes a session's entries to its journal, at the
             latest. Default: 30 on AWS (each write is a paid request), 1 embedded.
         session_bytes: bytes of one session that make it due at once.
@@ -68,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     overflow: Literal["drop", "block", "raise"] = "drop"
     block_timeout: Seconds = 1.0
     exit_timeout: Seconds = 5.0
+    redact: bool = True
     flush_interval: Seconds | None = None
     session_bytes: Bytes = 2**20
     unflushed_bytes: Bytes = 4 * 2**20

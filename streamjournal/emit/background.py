@@ -24,6 +24,7 @@ from streamjournal.core.settings import Settings
 from streamjournal.emit.emitter import Emitter
 from streamjournal.emit.receipt import Delivery
 from streamjournal.emit.recovery import recover_folder
+from streamjournal.emit.redaction import Redaction, UserRedaction
 from streamjournal.emit.sender import Sender
 from streamjournal.emit.spool import Destination, Spool
 from streamjournal.emit.wakeup import Wakeup
@@ -43,6 +44,7 @@ class BackgroundSender:
     Args:
         open_adapters: makes the stream and the store, on the sender's own event loop.
         destination: where the spool's entries go.
+        redact_with: the user's own redaction, after ours.
     """
 
     def __init__(
@@ -51,13 +53,23 @@ class BackgroundSender:
         clock: Clock,
         open_adapters: Callable[[], tuple[Stream, Store]],
         destination: Destination,
+        redact_with: UserRedaction | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._open_adapters = open_adapters
         self._destination = destination
         self._reset()
-        self.emitter = Emitter(settings, clock, self._make_spool, self._wake, self._hurry, self.after_fork)
+        self.redaction = Redaction(redact_with)
+        self.emitter = Emitter(
+            settings,
+            clock,
+            self._make_spool,
+            self._wake,
+            self._hurry,
+            self.after_fork,
+            self.redaction if settings.redact or redact_with is not None else None,
+        )
         _all.add(self)
 
     def _reset(self) -> None:

@@ -25,6 +25,7 @@ from streamjournal.emit.line import Line, line_of
 from streamjournal.emit.outbox import Account, Outbox
 from streamjournal.emit.overflow import Drops, Room
 from streamjournal.emit.receipt import Delivery, Receipt
+from streamjournal.emit.redaction import Redaction
 from streamjournal.emit.sessions import Sessions
 from streamjournal.emit.spool import Segment, Spool
 
@@ -42,6 +43,7 @@ class Emitter:
         wake: tells the sender that an outbox is ready; called at most once per batch, from any thread.
         hurry: tells the sender not to linger.
         forked: what to do in a forked child; it calls `after_fork`.
+        redaction: takes secrets out of details.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Emitter:
         wake: Callable[[], None],
         hurry: Callable[[], None],
         forked: Callable[[], None] | None = None,
+        redaction: Redaction | None = None,
     ) -> None:
         self._settings = settings
+        self._redaction = redaction
         self._clock = clock
         self._time_ns = clock.time_ns
         self._make_spool = make_spool
@@ -105,8 +109,11 @@ class Emitter:
             check_optional("span_id", span_id)
             check_optional("parent_id", parent_id)
             check_optional("source", source)
-        if type(details) is not dict:
-            details = {} if details is None else encode_details(details)
+        redaction = self._redaction
+        if details is None:
+            details = {}
+        elif type(details) is not dict or (redaction is not None and redaction.suspects(details)):
+            details = encode_details(details) if redaction is None else redaction.encode(details)
         draft = Draft("", "", session_id, event_type, tool_name, level, details, span_id, parent_id, source)
         receipt = None
         # What is not the ordinary case falls through to _accept, which takes the same steps at leisure.
@@ -124,7 +131,11 @@ class Emitter:
                         )
                         line = encode_draft(draft)
                         size = self.accepted_bytes + len(line)
-                        if size - self.account.released_bytes <= self._bound:
+                        if size - self.account.released_bytes <= self._bound and (
+                            redaction is None
+                            or type(details) is not dict
+                            or not redaction.suspects_text(line)
+                        ):
                             serial = self.accepted + 1
                             receipt = Receipt(outbox, n, line, serial, segment, segment.used)
                             if segment.append(line):
@@ -143,6 +154,8 @@ class Emitter:
                     self._inside = False
                     if self._aside:
                         self._accept_aside()
+        if redaction is not None and type(details) is dict:
+            draft.details = redaction.encode(details)
         return self._accept(outbox, line_of(draft))
 
     def emit_foreign(self, foreign: Foreign) -> Receipt:

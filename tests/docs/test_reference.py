@@ -36,7 +36,8 @@ def test_defaults_are_documented(name: str) -> None:
     if default is None:
         assert row[3] == "not set"
     else:
-        assert row[3].split(" (")[0] == f"`{default}`"
+        text = str(default).lower() if isinstance(default, bool) else default
+        assert row[3].split(" (")[0] == f"`{text}`"
         for number, unit in re.findall(r"\((\d+) (MiB)\)", row[3]):
             assert default == int(number) * {"MiB": 2**20}[unit]
 
