@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
@@ -37,13 +36,13 @@ from streamjournal.store.port import Body, DeadLetter, Head, Listed, ListedLette
 from streamjournal.store.s3_append import Appender
 from streamjournal.store.s3_errors import S3_ERRORS, explain_s3, explained, is_beyond_end, is_missing
 from streamjournal.store.s3_probe import probe
+from streamjournal.store.s3_ranges import content_range, first_byte, http_range, may_have_bytes
 
 CHUNK: Final = 2**20
 _READ_ATTEMPTS: Final = 4
 _COMMIT_TIMEOUT: Final = 60.0  # seconds; S3 copies up to a gigabyte within one call
 _MAX_LOOKS: Final = 4
 _AT_ONCE: Final = 16  # dead letters being written
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class _BeyondEndError(Exception):
@@ -104,10 +103,10 @@ class S3Store:
             yield None
             return
         if isinstance(answer, Head):
-            yield Body(answer, _first(start, answer.size), _nothing())
+            yield Body(answer, first_byte(start, answer.size), _nothing())
             return
         async with answer["Body"] as stream:
-            first, size = _content_range(answer)
+            first, size = content_range(answer)
             head = self._head_of(answer, session_id, size)
             length = size - first if stop is None else max(0, min(stop, size) - first)
             async with aclosing(self._pieces(stream, length)) as pieces:
@@ -226,13 +225,13 @@ class S3Store:
     ) -> dict[str, Any] | Head | None:
         """GetObject's answer; a head where no byte of the journal is asked for; None if there is none."""
         for _ in range(_MAX_LOOKS):
-            if _may_have_bytes(start, stop):
+            if may_have_bytes(start, stop):
                 try:
-                    return await self._get(key, _range(start, stop))
+                    return await self._get(key, http_range(start, stop))
                 except _BeyondEndError:
                     pass  # only a HEAD says where the end is
             head = await self._head(key, session_id)
-            if head is None or start >= head.size or not head.size or not _may_have_bytes(start, stop):
+            if head is None or start >= head.size or not head.size or not may_have_bytes(start, stop):
                 return head
             # it was shorter and has grown since: ask again
         raise StoreUnavailableError(f"bucket {self._bucket}: {key} has bytes, and gives none")
@@ -305,29 +304,6 @@ class S3Store:
                 if newline:
                     break
         return line
-
-
-def _may_have_bytes(start: int, stop: int | None) -> bool:
-    return stop is None or start < stop
-
-
-def _range(start: int, stop: int | None) -> str | None:
-    """The HTTP range; of a suffix with a stop all of it, since only the answer tells where that is."""
-    if start < 0:
-        return f"bytes={start}"
-    if stop is not None:
-        return f"bytes={start}-{stop - 1}"
-    return f"bytes={start}-" if start else None
-
-
-def _first(start: int, size: int) -> int:
-    return max(0, size + start) if start < 0 else min(start, size)
-
-
-def _content_range(answer: dict[str, Any]) -> tuple[int, int]:
-    """The offset of an answer's first byte, and the size of the whole object."""
-    match = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
-    return (int(match[1]), int(match[3])) if match else (0, int(answer["ContentLength"]))
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any, Final
 
+import anyio
 import structlog
 
 from streamjournal.core.aws import error_code
@@ -17,6 +18,7 @@ from streamjournal.store.s3_errors import S3_ERRORS, explained, is_refused_condi
 
 _WRONG_ETAG: Final = '"00000000000000000000000000000000"'
 _BODY: Final = b"{}\n"
+_TIDY_SECONDS: Final = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -89,8 +91,12 @@ async def _must_be_refused(bucket: str, what: str, call: Awaitable[Any]) -> None
 
 
 async def _tidy(event: str, key: str, call: Awaitable[Any]) -> None:
-    """The probe's answer counts, not whether it may delete: a worker needs no s3:DeleteObject."""
-    try:
-        await call
-    except S3_ERRORS as problem:
-        _log.warning(event, key=key, reason=str(problem))
+    """The probe's answer counts, not whether it may delete: a worker needs no s3:DeleteObject.
+
+    Done for a moment even when the probe is cancelled (the doctor does, when its time is up).
+    """
+    with anyio.move_on_after(_TIDY_SECONDS, shield=True):
+        try:
+            await call
+        except S3_ERRORS as problem:
+            _log.warning(event, key=key, reason=str(problem))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
@@ -507,6 +508,23 @@ async def test_the_probe_finds_a_store_that_knows_no_conditions(rig: S3Rig, faul
     faulty.faults = [Fault("complete_multipart_upload", answer("NotImplemented", 501))]
     with pytest.raises(UnsafeStoreError, match="does not know CompleteMultipartUpload"):
         await rig.store.probe()
+
+
+async def test_a_probe_that_is_cancelled_tidies_up(rig: S3Rig, faulty: FaultyClient) -> None:
+    """Its time may be up in the middle; the scratch object and upload go all the same."""
+    scope = anyio.CancelScope()
+
+    async def cancel(operation: str) -> None:
+        if operation == "complete_multipart_upload":
+            scope.cancel()
+
+    faulty.before = cancel
+    with scope:
+        await rig.store.probe()
+    assert scope.cancelled_caught
+    assert faulty.calls[-2:] == ["abort_multipart_upload", "delete_object"]
+    assert "Contents" not in rig.client.list_objects_v2(Bucket=rig.bucket)
+    assert "Uploads" not in rig.client.list_multipart_uploads(Bucket=rig.bucket)
 
 
 async def test_a_probe_without_an_answer_is_no_verdict(rig: S3Rig, faulty: FaultyClient) -> None:
