@@ -27,11 +27,13 @@ class Role:
     Args:
         kind: emitter, worker, tail or reader.
         command: the arguments after `python -m`, of the n-th process in this place.
+        sign: the n-th process's file that has something in it once the process works; None: its stderr.
     """
 
     name: str
     kind: str
     command: Callable[[int], list[str]]
+    sign: Callable[[int], Path] | None = None
     number: int = 0
     process: Process | None = None
     again_at: float | None = None
@@ -42,6 +44,7 @@ class Process:
     """One process, dead or alive.
 
     Args:
+        sign: a file that it writes something into once it works.
         sent: signals that should end it.
     """
 
@@ -49,7 +52,7 @@ class Process:
     kind: str
     popen: subprocess.Popen[bytes]
     stderr: Path
-    started: float
+    sign: Path
     stopped_until: float | None = None
     sent: list[signal.Signals] = field(default_factory=list)
 
@@ -59,9 +62,9 @@ class Process:
         return self.popen.poll() is None
 
     @property
-    def age(self) -> float:
-        """Seconds since its start."""
-        return time.monotonic() - self.started
+    def works(self) -> bool:
+        """Whether it has got beyond its start, which takes seconds on a busy machine."""
+        return self.sign.exists() and self.sign.stat().st_size > 0
 
     def send(self, number: signal.Signals) -> None:
         """A signal; the ending ones are noted, since they explain the end."""
@@ -177,5 +180,6 @@ class Cast:
                 stderr=file,
                 process_group=0,
             )
-        role.process = Process(name, role.kind, popen, stderr, time.monotonic())
+        sign = stderr if role.sign is None else role.sign(role.number)
+        role.process = Process(name, role.kind, popen, stderr, sign)
         self.all.append(role.process)

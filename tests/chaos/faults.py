@@ -25,7 +25,8 @@ _PLAN: tuple[tuple[str, str, int], ...] = (
     ("forget", "", 3),
 )
 _MAX_STOPPED = 2  # at a time, so that something goes on
-_GROWN_UP = 1.2  # seconds; who is younger is spared mostly, or all would die while they import
+_AT_BIRTH = 0.1  # the chance of who does not work yet; the others are spared, or all would die in imports
+_DRAWS = 5  # until somebody is found to whom it can be done
 _KILLED_ASLEEP = 0.2  # of the stopped, so many die instead of waking up
 
 
@@ -47,16 +48,22 @@ class Faults:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + self._rng.uniform(0.2, 1.8) * self._pause
+        if not any(self._try_one() for _ in range(_DRAWS)):
+            self.note("nobody to do harm to")
+
+    def _try_one(self) -> bool:
+        """Draw a fault; False if it cannot be done to anybody now."""
+        before = self.done.total()
         what, kind, _ = self._rng.choices(_PLAN, [weight for *_, weight in _PLAN])[0]
         if not kind:
-            for one in (
-                self._backend.reshard(self._rng) if what == "reshard" else self._backend.forget(self._rng)
-            ):
+            backend = self._backend
+            for one in backend.reshard(self._rng) if what == "reshard" else backend.forget(self._rng):
                 self._note(what, one)
-            return
-        victims = [p for p in self._cast.alive(kind) if p.age > _GROWN_UP or self._rng.random() < 0.1]
-        if victims:
-            getattr(self, f"_{what}")(self._rng.choice(victims))
+        else:
+            victims = [p for p in self._cast.alive(kind) if p.works or self._rng.random() < _AT_BIRTH]
+            if victims:
+                getattr(self, f"_{what}")(self._rng.choice(victims))
+        return self.done.total() > before
 
     def _kill(self, process: Process) -> None:
         process.send(signal.SIGKILL)

@@ -130,37 +130,41 @@ class _Round:
         """
         cast, folder = self._cast, self._folder
         for i in range(EMITTERS):
-            name = f"emitter-{i}"
-            cast.add(Role(name, "emitter", self._emitter(name)))
+            cast.add(self._emitter(f"emitter-{i}"))
         for name, session in TAILS.items():
-            cast.add(Role(name, "tail", self._tail(name, session)))
+            cast.add(self._tail(name, session))
         deadline = time.monotonic() + _FIRST_TAIL_SECONDS
         while time.monotonic() < deadline and not any(lives(folder / "tails", "tail-all")):
             time.sleep(0.05)
         for i in range(WORKERS):
             cast.add(Role(f"worker-{i}", "worker", _container if i == 0 else _worker))
-        cast.add(Role("reader-0", "reader", self._reader("reader-0")))
+        cast.add(self._reader("reader-0"))
 
-    def _tail(self, name: str, session: str | None) -> Callable[[int], list[str]]:
-        arguments = [name, str(self._folder / "tails"), *([session] if session else [])]
-        return lambda _: ["tests.chaos.programs.tail", *arguments]
-
-    def _reader(self, name: str) -> Callable[[int], list[str]]:
-        return lambda n: [
-            "tests.chaos.programs.reader",
-            f"{name}.{n:03}",
-            f"{self._seed}-{name}-{n}",
-            str(self._folder),
-        ]
-
-    def _emitter(self, name: str) -> Callable[[int], list[str]]:
-        ledgers, pause = str(self._folder / "ledgers"), str(self._backend.pause)
+    def _emitter(self, name: str) -> Role:
+        ledgers, pause = self._folder / "ledgers", str(self._backend.pause)
 
         def command(n: int) -> list[str]:
             seed = f"{self._seed}-{name}-{n}"
-            return ["tests.chaos.programs.emitter", f"{name}.{n:03}", seed, ledgers, pause]
+            return ["tests.chaos.programs.emitter", f"{name}.{n:03}", seed, str(ledgers), pause]
 
-        return command
+        return Role(name, "emitter", command, sign=lambda n: ledgers / f"{name}.{n:03}-0.jsonl")
+
+    def _tail(self, name: str, session: str | None) -> Role:
+        tails = self._folder / "tails"
+
+        def command(n: int) -> list[str]:
+            which = [session] if session else []
+            return ["tests.chaos.programs.tail", f"{name}.{n:03}", str(tails), *which]
+
+        return Role(name, "tail", command, sign=lambda n: tails / f"{name}.{n:03}.jsonl")
+
+    def _reader(self, name: str) -> Role:
+        folder = self._folder
+
+        def command(n: int) -> list[str]:
+            return ["tests.chaos.programs.reader", f"{name}.{n:03}", f"{self._seed}-{n}", str(folder)]
+
+        return Role(name, "reader", command, sign=lambda n: folder / "reads" / f"{name}.{n:03}.jsonl")
 
     # The end
 

@@ -1,9 +1,10 @@
 """A tail that goes on, after each death, at the cursor that it wrote down with the last entry.
 
-    python -m tests.chaos.programs.tail NAME FOLDER [SESSION]
+    python -m tests.chaos.programs.tail NAME.LIFE FOLDER [SESSION]
 
-Each life has a file of its own, `{NAME}.{life}.jsonl`; a line holds an entry and the cursor after it,
-so that neither is known without the other. Without SESSION it follows all sessions.
+Each life has a file of its own, `{NAME}.{LIFE}.jsonl`, and goes on where the earlier ones ended. A line
+holds an entry and the cursor after it, so that neither is known without the other. Without SESSION it
+follows all sessions.
 """
 
 from __future__ import annotations
@@ -38,11 +39,8 @@ def main() -> None:
     name, folder = sys.argv[1], Path(sys.argv[2])
     session = sys.argv[3] if len(sys.argv) > 3 else None
     end_with_parent()
-    before = lives(folder, name)
-    given = [one for life in before for one in life]
-    fd = os.open(
-        folder / f"{name}.{len(before):04}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600
-    )
+    given = [one for life in lives(folder, name.rpartition(".")[0]) for one in life]
+    fd = os.open(folder / f"{name}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     with (
         Journal() as journal,
         journal.tail(session, history=None, after=given[-1].cursor if given else None) as entries,
