@@ -76,6 +76,7 @@ class _Server(ThreadingHTTPServer):
     """Answers each client on a thread that nobody waits for, so many at once."""
 
     daemon_threads = True
+    request_queue_size = 64  # of clients that wait to be let in; 5 by default, and further ones wait a second
     pages: dict[str, Callable[[], Page]]
 
     def __init__(self, address: str, port: int) -> None:
