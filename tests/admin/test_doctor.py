@@ -248,6 +248,19 @@ async def test_a_table_of_another_application_ends_the_look_at_lag() -> None:
     assert found["leases"].result == "failed"
 
 
+@simulated
+async def test_a_stream_that_asks_for_patience_ends_the_look_at_lag() -> None:
+    """Without its shards there is nothing to compare."""
+    it = Bench()
+
+    async def busy() -> Any:
+        raise ThrottledError("busy")
+
+    it.stream.identity = busy  # type: ignore[method-assign]
+    found = await it.look()
+    assert {name: check.result for name, check in found.items()} == {"shards": "warning"}
+
+
 # Embedded
 
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -250,6 +251,16 @@ async def test_lag_on_kinesis(own: Settings) -> None:
     lagging = [check for check in found.checks if check.facts.get("behind_ms")]
     assert [check.result for check in lagging] == ["warning"]
     assert 0 < lagging[0].facts["behind_ms"] < 60_000
+
+
+@aws
+async def test_a_worker_needs_no_home(ready: Settings, tmp_path: Path) -> None:
+    """On AWS only spools are kept there, which a worker has none of."""
+    (tmp_path / "file").write_text("")
+    found = await visit(load({}, **(fields(ready) | {"home": str(tmp_path / "file")})))
+    assert (found.healthy, found.reached) == (True, True)
+    assert named(found, "home").result == "warning"
+    assert "spools" in named(found, "home").found
 
 
 # A store that ignores preconditions: moto itself

@@ -59,9 +59,10 @@ async def check_lag(
         rows.extend(await leases.rows())
         return _judge_rows(rows, known[0].stream, shards)
 
-    if await checks.run("shards", list_shards) and _may_go_on(
-        checks, await checks.run("leases", list_leases)
-    ):
+    if not await checks.run("shards", list_shards):
+        return checks.done
+    await checks.run("leases", list_leases)
+    if checks.done[-1].result != "failed":  # rows of another stream are a warning, and no obstacle
         found: list[Check | None] = [None] * len(shards)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
         own = {row.key: row for row in rows if row.stream == known[0].stream}
@@ -78,10 +79,6 @@ async def check_lag(
                 tasks.start_soon(look, i, shard)
         checks.done += [check for check in found if check is not None]
     return checks.done
-
-
-def _may_go_on(checks: Checks, is_ok: bool) -> bool:  # noqa: FBT001
-    return is_ok or checks.done[-1].result == "warning"
 
 
 def _judge_rows(rows: Sequence[Lease], stream: str, shards: Sequence[Shard]) -> Check:
