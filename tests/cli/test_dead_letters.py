@@ -150,6 +150,7 @@ def test_none(command: Command) -> None:
     done = command("dead-letters", "show", "dead-letters/0123456789abcdef/x/1-0.json")
     assert (done.code, done.out) == (1, "")
     assert "there is no dead letter" in done.err
+    assert not load().home_path.exists()
 
 
 @pytest.mark.parametrize(
