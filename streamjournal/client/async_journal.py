@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import EventLoopToken, current_token
 
 from streamjournal import wiring
-from streamjournal.client.base import JournalBase, Tests, as_filter
+from streamjournal.client.base import JournalBase, Tests, Wanted, as_filter, as_tests
 from streamjournal.client.session import AsyncSession
 from streamjournal.core.clock import SYSTEM, Clock
-from streamjournal.core.entry import check_session_id
+from streamjournal.core.entry import Entry, check_session_id
+from streamjournal.core.errors import StreamUnavailableError
 from streamjournal.core.settings import Settings
 from streamjournal.emit.receipt import Delivery
 from streamjournal.emit.redaction import UserRedaction
@@ -24,11 +26,14 @@ from streamjournal.read.feed import Feeds
 from streamjournal.read.merged import MergedRead
 from streamjournal.read.results import AsyncRead, AsyncTail
 from streamjournal.read.sessions import HeadCache, SessionList, list_sessions
+from streamjournal.read.state import AsyncState
 from streamjournal.read.tail import Tail
 from streamjournal.read.unflushed import stream_state
 from streamjournal.read.verification import Verification, without_journal
 from streamjournal.read.verify import is_on_stream, verify_journal
 from streamjournal.read.words import Access
+
+T = TypeVar("T")
 
 _OWN_FLUSH_SECONDS = 2.0  # a read waits so long for its own process's entries; later ones it adds itself
 CLOSE_SECONDS = 10.0
@@ -175,6 +180,75 @@ class AsyncJournal(JournalBase):
         access = self._reach()
         await self._send_own(None)
         return await list_sessions(access, self._heads, limit=limit)
+
+    async def latest(self, session_id: str, **wanted: Unpack[Wanted]) -> Entry | None:
+        """The session's last entry that is wanted; None if there is none.
+
+        Args:
+            wanted: `event_type`, `tool_name`, `where`; see `Wanted`.
+
+        Raises:
+            StreamUnavailableError: the stream cannot be read, so there may be a later one.
+            StoreUnavailableError, NotConfiguredError: the journal cannot be read.
+        """
+        read = self.read(session_id, last=1, **as_tests(wanted))
+        found = await read.all()
+        for gap in read.missing:
+            if gap.what == "stream":
+                raise StreamUnavailableError(f"the last entry cannot be told: {gap.why}")
+        return found[-1] if found else None
+
+    async def wait_for(
+        self,
+        session_id: str,
+        *,
+        timeout: float | None = None,
+        after: str | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> Entry | None:
+        """The session's last entry that is wanted, or else the first one to come; None after `timeout`.
+
+        It is woken by the entry's arrival. A stream that does not answer is waited for.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+            after: a cursor; the first one after it, whatever there was before.
+            wanted: as for `latest`.
+
+        Raises:
+            StoreUnavailableError, NotConfiguredError: the journal cannot be read.
+        """
+        with anyio.move_on_after(timeout):
+            async with self.tail(session_id, history=1, after=after, **as_tests(wanted)) as tail:
+                async for entry in tail:
+                    return entry
+        return None
+
+    def state(
+        self,
+        session_id: str,
+        reducer: Callable[[T, Entry], T],
+        initial: Callable[[], T] = lambda: None,  # type: ignore[assignment,return-value]
+    ) -> AsyncState[T]:
+        """A value folded from the session's entries; each `update()` folds in only what came since.
+
+        Args:
+            reducer: gives the next value, from the value so far and an entry.
+            initial: makes the value before the first entry; None without it.
+        """
+        check_session_id(session_id)
+
+        def begin(after: str | None) -> AsyncRead:
+            access = self._reach()
+            merged = MergedRead(
+                access,
+                session_id,
+                resume=Cursor.parse(after, session_id=session_id) if after else None,
+                own=lambda: self._own(session_id)._replace(pending=[]),
+            )
+            return AsyncRead(merged, access, partial(self._send_own, session_id))
+
+        return AsyncState(begin, reducer, initial)
 
     async def verify(self, session_id: str) -> Verification:
         """Check a session's journal: every writer's numbers run 1 to n, in order, and all that the journal

@@ -17,7 +17,7 @@ from streamjournal.core.settings import Settings, load
 from streamjournal.emit.background import BackgroundSender
 from streamjournal.emit.receipt import Delivery, Receipt
 from streamjournal.emit.redaction import UserRedaction
-from streamjournal.read.filters import Filter
+from streamjournal.read.filters import Filter, Where
 from streamjournal.read.words import Own
 from streamjournal.store.port import Store
 from streamjournal.stream.port import Stream
@@ -37,6 +37,8 @@ class Tests(TypedDict, total=False):
         level: at least this severe (DEBUG < INFO < WARNING < ERROR < CRITICAL).
         since, until: timestamp in [since, until); a datetime, or text in ISO 8601 (UTC if it says no zone).
         text: is somewhere in the entry, whatever its case.
+        where: a function of the entry that says whether it passes, or what its details must hold:
+            `{"run": "r1"}`. Details kept apart because of their size are not looked into.
     """
 
     event_types: Collection[str] | str | None
@@ -45,6 +47,30 @@ class Tests(TypedDict, total=False):
     since: datetime | str | None
     until: datetime | str | None
     text: str | None
+    where: Where | None
+
+
+class Wanted(TypedDict, total=False):
+    """Which entry is looked for, or waited for.
+
+    Args:
+        event_type: one of these, or just this one.
+        tool_name: this tool.
+        where: as in `Tests`.
+    """
+
+    event_type: Collection[str] | str | None
+    tool_name: str | None
+    where: Where | None
+
+
+def as_tests(wanted: Wanted) -> Tests:
+    """The tests that the wanted entry passes."""
+    return {
+        "event_types": wanted.get("event_type"),
+        "tool": wanted.get("tool_name"),
+        "where": wanted.get("where"),
+    }
 
 
 def as_filter(tests: Tests) -> Filter:
@@ -63,6 +89,7 @@ def as_filter(tests: Tests) -> Filter:
         since=_moment("since", tests.get("since")),
         until=_moment("until", tests.get("until")),
         text=tests.get("text"),
+        where=tests.get("where"),
     )
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from streamjournal.client.async_journal import CLOSE_SECONDS, AsyncJournal
-from streamjournal.client.base import JournalBase, Tests
+from streamjournal.client.base import JournalBase, Tests, Wanted
 from streamjournal.client.session import Session
 from streamjournal.core.clock import SYSTEM, Clock
+from streamjournal.core.entry import Entry
 from streamjournal.core.loop_thread import LoopThread
 from streamjournal.core.settings import Settings
 from streamjournal.emit.receipt import Delivery
 from streamjournal.emit.redaction import UserRedaction
 from streamjournal.read.results import Read, SyncTail
 from streamjournal.read.sessions import SessionList
+from streamjournal.read.state import State
 from streamjournal.read.verification import Verification
+
+T = TypeVar("T")
 
 
 class Journal(JournalBase):
@@ -105,6 +109,36 @@ class Journal(JournalBase):
     def sessions(self, limit: int | None = None) -> SessionList:
         """The sessions with a summary each, the one written to last first; see `AsyncJournal.sessions`."""
         return self._reader().portal().call(self._async.sessions, limit)
+
+    def latest(self, session_id: str, **wanted: Unpack[Wanted]) -> Entry | None:
+        """The session's last entry that is wanted; see `AsyncJournal.latest`."""
+        return self._reader().call(lambda: self._async.latest(session_id, **wanted))
+
+    def wait_for(
+        self,
+        session_id: str,
+        *,
+        timeout: float | None = None,
+        after: str | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> Entry | None:
+        """The session's last entry that is wanted, or else the first one to come; see
+        `AsyncJournal.wait_for`.
+        """
+        return self._reader().call(
+            lambda: self._async.wait_for(session_id, timeout=timeout, after=after, **wanted)
+        )
+
+    def state(
+        self,
+        session_id: str,
+        reducer: Callable[[T, Entry], T],
+        initial: Callable[[], T] = lambda: None,  # type: ignore[assignment,return-value]
+    ) -> State[T]:
+        """A value folded from the session's entries; see `AsyncJournal.state`. The reducer runs on the
+        reader's thread.
+        """
+        return State(self._async.state(session_id, reducer, initial), self._reader())
 
     def verify(self, session_id: str) -> Verification:
         """Check a session's journal; see `AsyncJournal.verify`."""

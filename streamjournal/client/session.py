@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from streamjournal.client.base import JournalBase, Tests
-from streamjournal.core.entry import SESSION_END, SESSION_START, check_session_id
+from streamjournal.client.base import JournalBase, Tests, Wanted
+from streamjournal.core.entry import SESSION_END, SESSION_START, Entry, check_session_id
 from streamjournal.core.errors import NoCurrentSessionError
 from streamjournal.emit.receipt import Receipt
 from streamjournal.emit.spans import Span, at_place, current_place, describe_error
@@ -129,6 +129,16 @@ class Session(_SessionBase):
         """The session's entries as they come; see `Journal.tail`."""
         return self.journal.tail(self.session_id, history=history, after=after, follow=follow, **tests)
 
+    def latest(self, **wanted: Unpack[Wanted]) -> Entry | None:
+        """The last entry that is wanted; see `Journal.latest`."""
+        return self.journal.latest(self.session_id, **wanted)
+
+    def wait_for(
+        self, *, timeout: float | None = None, after: str | None = None, **wanted: Unpack[Wanted]
+    ) -> Entry | None:
+        """The last entry that is wanted, or else the first one to come; see `Journal.wait_for`."""
+        return self.journal.wait_for(self.session_id, timeout=timeout, after=after, **wanted)
+
     def __enter__(self) -> Self:
         self._start()
         return self
@@ -165,6 +175,16 @@ class AsyncSession(_SessionBase):
     ) -> AbstractAsyncContextManager[AsyncTail]:
         """The session's entries as they come; see `AsyncJournal.tail`."""
         return self.journal.tail(self.session_id, history=history, after=after, follow=follow, **tests)
+
+    async def latest(self, **wanted: Unpack[Wanted]) -> Entry | None:
+        """The last entry that is wanted; see `AsyncJournal.latest`."""
+        return await self.journal.latest(self.session_id, **wanted)
+
+    async def wait_for(
+        self, *, timeout: float | None = None, after: str | None = None, **wanted: Unpack[Wanted]
+    ) -> Entry | None:
+        """The last entry that is wanted, or else the first one to come; see `AsyncJournal.wait_for`."""
+        return await self.journal.wait_for(self.session_id, timeout=timeout, after=after, **wanted)
 
     async def __aenter__(self) -> Self:
         self._start()

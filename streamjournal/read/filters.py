@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
+from typing import Any
 
 from streamjournal.core.clock import parse_timestamp
-from streamjournal.core.entry import Envelope, envelope_of, level_rank
+from streamjournal.core.entry import Entry, Envelope, decode_entry, envelope_of, level_rank
+
+Where = Callable[[Entry], object] | Mapping[str, Any]
 
 
 class Filter:
@@ -20,6 +23,8 @@ class Filter:
         since, until: the timestamp lies in [since, until); an entry whose timestamp names no moment
             passes neither.
         text: is in the line, whatever its case; in a value as well as in a field's name.
+        where: a function of the entry, or what its details must hold. Details that are kept apart
+            because of their size are seen as the pointer that stands in their place.
 
     Attributes:
         passes_all: whether it tests nothing.
@@ -34,6 +39,7 @@ class Filter:
         since: datetime | None = None,
         until: datetime | None = None,
         text: str | None = None,
+        where: Where | None = None,
     ) -> None:
         if isinstance(event_types, str):
             event_types = (event_types,)
@@ -45,7 +51,8 @@ class Filter:
         # As JSON writes it, so that quotes and line breaks in it are found in the line as it stands.
         self._text = json.dumps(text, ensure_ascii=False)[1:-1].lower().encode() if text else None
         self._plain_text = text.lower() if text else ""
-        tests = (self._event_types, tool, self._rank, since, until, self._text)
+        self._where = _predicate(where) if where is not None else None
+        tests = (self._event_types, tool, self._rank, since, until, self._text, where)
         self.passes_all = all(test is None for test in tests)
 
     def __call__(self, line: bytes) -> bool:
@@ -55,7 +62,9 @@ class Filter:
         if self._text is not None and not self._has_text(line):
             return False
         envelope = envelope_of(line)
-        return envelope is not None and self._passes(envelope)
+        if envelope is None or not self._passes(envelope):
+            return False
+        return self._where is None or bool(self._where(decode_entry(line)))
 
     def _passes(self, envelope: Envelope) -> bool:
         if self._event_types is not None and envelope.event_type not in self._event_types:
@@ -84,6 +93,20 @@ class Filter:
             return self._plain_text in json.dumps(json.loads(line), ensure_ascii=False).lower()
         except (ValueError, RecursionError):
             return False
+
+
+def _predicate(where: Where) -> Callable[[Entry], object]:
+    if callable(where):
+        return where
+    wanted = dict(where)
+
+    def holds(entry: Entry) -> bool:
+        details = entry.details
+        return isinstance(details, dict) and all(
+            name in details and details[name] == value for name, value in wanted.items()
+        )
+
+    return holds
 
 
 EVERYTHING = Filter()

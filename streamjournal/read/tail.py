@@ -24,7 +24,6 @@ from streamjournal.core.backoff import Backoff
 from streamjournal.core.errors import (
     NotConfiguredError,
     RecordsTrimmedError,
-    StreamjournalError,
     UnavailableError,
 )
 from streamjournal.core.item import Item
@@ -92,8 +91,8 @@ class Tail:
         self._ended: set[str] = set()
         self._followed: set[str] = set()
         self._digest = ""
-        self._send: MemoryObjectSendStream[Block | _News | StreamjournalError]
-        self._receive: MemoryObjectReceiveStream[Block | _News | StreamjournalError]
+        self._send: MemoryObjectSendStream[Block | _News | Exception]
+        self._receive: MemoryObjectReceiveStream[Block | _News | Exception]
 
     @property
     def cursor(self) -> Cursor:
@@ -126,7 +125,7 @@ class Tail:
                 news = await self._receive.receive()
             except (anyio.EndOfStream, anyio.ClosedResourceError):
                 raise StopAsyncIteration from None
-            if isinstance(news, StreamjournalError):
+            if isinstance(news, Exception):
                 raise news
             if isinstance(news, Block):
                 self._ready += [(line, partial(news.cursor_after, i)) for i, line in enumerate(news.lines)]
@@ -183,7 +182,7 @@ class Tail:
                 await self._begin_with_all()
             else:
                 await self._begin_with(self.session_id)
-        except StreamjournalError as problem:
+        except Exception as problem:  # noqa: BLE001  # also a test's own: it is the consumer's, not this task's
             await self._send.send(problem)
             self._send.close()
             return

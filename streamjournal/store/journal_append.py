@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import structlog
 
 from streamjournal.core.errors import (
     CommitConflictError,
@@ -27,8 +26,6 @@ from streamjournal.store.extra_lines import counting_extra
 from streamjournal.store.journal_folder import LOCK, META, Committed, State, opened, read_committed
 from streamjournal.store.meta import Meta
 from streamjournal.store.names import JOURNAL
-
-_log = structlog.get_logger("streamjournal.store")
 
 _NEW_META: Final = ".meta.new"
 _NEW_BODY: Final = ".journal.new"
@@ -132,7 +129,10 @@ def _extend(folder: Path, fd: int, lock_fd: int, base: str, lines: bytes, meta: 
         before = state.committed or _adopt(fd, state, now)
         start = _cut_torn_bytes(body, lock_fd, before, status.st_size)
         if start < before.size:  # the journal goes on after what is left; `verify` tells what is missing
-            _log.error("journal_was_cut", journal=f"{folder}/{JOURNAL}", size=start, committed=before.size)
+            import structlog  # it takes as long to import as a whole read may take
+
+            log = structlog.get_logger("streamjournal.store")
+            log.error("journal_was_cut", journal=f"{folder}/{JOURNAL}", size=start, committed=before.size)
         data = lines if _ends_with_newline(body, before, start) else b"\n" + lines
         _write_intent(lock_fd, _Intent(before.version, start, len(data), data[:_BEGINNING]))
         try:

@@ -250,9 +250,7 @@ async def test_table_of_another_kinesis_application_is_refused(
             "ownerSwitchesSinceCheckpoint": {"N": "0"},
         },
     )
-    with pytest.raises(
-        ForeignLeaseTableError, match=r"another Kinesis application.*LEASE_TABLE"
-    ):
+    with pytest.raises(ForeignLeaseTableError, match=r"another Kinesis application.*LEASE_TABLE"):
         await leases.rows()
 
 
