@@ -9,6 +9,7 @@ import trio
 
 from streamjournal.core.entry import decode_envelope
 from streamjournal.core.position import SHARD_END
+from streamjournal.read.verify import verify_journal
 from tests.sim.checked import rank
 from tests.sim.emitting import recover
 from tests.sim.ledger import Name
@@ -90,11 +91,29 @@ async def check(world: World) -> None:
         in_body = [decode_envelope(line).id for line in world.store.body(session).splitlines()]
         if in_body != (list(chain.ids) if chain is not None else []):
             trace.fail("once", f"{session}: its body is not what was committed")
+        await _check_verify(world, session)
         if not await _complete_read(world, session):
             trace.fail("read", f"{session} cannot be read completely, in calm")
     for tailing in world.tails:
         host = world.host("tailer")
         await tailing.listen_to_end(world.services(host).access(host))
+
+
+async def _check_verify(world: World, session: str) -> None:
+    """`verify` finds a journal whole if nothing of it was ever lost, and not if numbers are missing."""
+    chain = world.journals.chains.get(session)
+    found = await verify_journal(world.store, session)
+    if chain is None or found is None:
+        if (chain is None) != (found is None):
+            world.trace.fail("notice", f"{session}: verify and the store differ on whether it exists")
+        return
+    gaps = [writer for writer, held in chain.numbers.items() if len(held) < max(held)]
+    lost = [name for name in world.ledger.trimmed | world.ledger.deleted if name.session == session]
+    if found.whole and gaps:
+        world.trace.fail("notice", f"{session}: verify says whole, and numbers of {gaps[0]} are missing")
+    if not found.whole and not lost and not world.deletions[session]:
+        world.trace.fail("notice", f"{session}: nothing was lost, and verify says {found.findings[0]}")
+    world.trace.counts["verified whole" if found.whole else "verified damaged"] += 1
 
 
 async def _complete_read(world: World, session: str) -> bool:

@@ -1,4 +1,4 @@
-"""Adapters that fail on purpose: by a script for one test, or by seeded chance for the simulation.
+"""Adapters that fail on purpose, by a script for one test. (The simulation has `network` for it.)
 
 A fault strikes before its call's effect or after it. The second is the worst one: it was done, and
 the caller saw an error.
@@ -62,7 +62,6 @@ class Faults:
 
     Args:
         clock: for latency, drawn for each call where `latency` is above 0.
-        chance: decides by itself about calls that nothing else is said of.
         trace: gets a line per call.
 
     Attributes:
@@ -75,12 +74,10 @@ class Faults:
         self,
         clock: Clock,
         *,
-        chance: Callable[[str], Fault | None] | None = None,
         latency: float = 0.0,
         trace: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._clock = clock
-        self._chance = chance
         self._trace = trace
         self.latency = latency
         self.away: set[str] = set()
@@ -107,7 +104,7 @@ class Faults:
             return Fault(UNAVAILABLE[port](f"{port} is away"))
         if self.script[name]:
             return self.script[name].popleft()
-        return self._chance(name) if self._chance is not None else None
+        return None
 
 
 class FaultyStream:
@@ -237,32 +234,3 @@ class FaultyLeases:
 
     async def aclose(self) -> None:
         await self.inner.aclose()
-
-
-def seeded_chance(clock: Clock, rate: float) -> Callable[[str], Fault | None]:
-    """Faults by chance: each of those that a real service shows for the call, before or after."""
-
-    def draw(name: str) -> Fault | None:
-        if clock.rng.random() >= rate:
-            return None
-        after = clock.rng.random() < 0.5
-        return Fault(clock.rng.choice(_errors_of(name)), after=after and name in _MAY_FAIL_AFTER)
-
-    return draw
-
-
-_MAY_FAIL_AFTER = {
-    "stream.put",
-    "store.append",
-    "store.put_dead_letters",
-    "store.put_blob",
-    "leases.update",
-    "leases.create",
-}
-
-
-def _errors_of(name: str) -> list[Any]:
-    if name == "store.append":
-        return [CommitUnknownError("no answer"), CommitConflictError("409"), CommitUnknownError("503")]
-    port = name.partition(".")[0]
-    return [UNAVAILABLE[port](f"{name} timed out"), ThrottledError(f"{name} throttled")]

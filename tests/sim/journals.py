@@ -176,13 +176,12 @@ class Journals:
         session, ledger = chain.session, self._ledger
         if position is None or position.stream != ledger.digest:
             self._trace.fail("position", f"{session}: a version without a position")
-        lineage = ledger.lineage()
         old, chain.position = chain.position, position
         shard, sequence = position.shard, int(position.sequence)
-        if old is not None and old != position and lineage.covers(position, old) is False:
+        if old is not None and not ledger.covers(shard, sequence, old.shard, int(old.sequence)):
             self._trace.fail("position", f"{session}: {position} after {old}")
         for put in ledger.of_session[session]:
-            if not ledger.covers(shard, sequence, put, lineage):
+            if not ledger.covers(shard, sequence, put.shard, put.sequence):
                 continue
             for name in put.names:
                 if name.session == session and name.id not in chain.ids and not self._excused(name, put):
@@ -190,7 +189,7 @@ class Journals:
         for line in lines:
             name = Name(session, decode_envelope(line).id)
             copies = ledger.copies.get(name)
-            if copies and not any(ledger.covers(shard, sequence, put, lineage) for put in copies):
+            if copies and not any(ledger.covers(shard, sequence, put.shard, put.sequence) for put in copies):
                 self._trace.fail("position", f"{session}: {name.id} is beyond {position}")
 
     def _excused(self, name: Name, put: object) -> bool:

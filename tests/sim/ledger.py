@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from streamjournal.core.entry import decode_envelope
-from streamjournal.core.position import Lineage
 from streamjournal.emit.receipt import Receipt
 from streamjournal.store.names import dead_letter_key
 from streamjournal.stream.port import Record
@@ -67,6 +66,7 @@ class Ledger:
     deleted: set[Name] = field(default_factory=set)
     parents: dict[str, tuple[str, ...]] = field(default_factory=dict)
     digest: str = ""
+    _older: dict[str, set[str]] = field(default_factory=dict)
 
     def put(self, record: Record) -> None:
         """The stream took a record."""
@@ -90,15 +90,18 @@ class Ledger:
         """Whether the entry may be missing."""
         return name in self.trimmed or name in self.deleted
 
-    def lineage(self) -> Lineage:
-        """Of every shard that ever was."""
-        return Lineage(self.parents)
+    def ancestors(self, shard: str) -> set[str]:
+        """Every shard that a shard descends from."""
+        parents = self.parents.get(shard, ())
+        return set(parents).union(*(self.ancestors(parent) for parent in parents))
 
-    def covers(self, shard: str, sequence: int, put: Put, lineage: Lineage) -> bool:
-        """Whether a position is at a record, or beyond it."""
-        if put.shard == shard:
-            return put.sequence <= sequence
-        return put.shard in lineage.ancestors(shard)
+    def covers(self, shard: str, sequence: int, other: str, record: int) -> bool:
+        """Whether a place (shard, sequence number) is at a record, or beyond it."""
+        if shard == other:
+            return record <= sequence
+        if shard not in self._older:
+            self._older[shard] = self.ancestors(shard)
+        return other in self._older[shard]
 
 
 def _short(names: list[Name]) -> str:

@@ -86,7 +86,7 @@ def expire_parent(world: World) -> None:
     ]
     if parents:
         gone = world.rng.choice(parents)
-        older = [shard for shard in listed if shard in world.ledger.lineage().ancestors(gone)]
+        older = [shard for shard in listed if shard in world.ledger.ancestors(gone)]
         world.trace.strike("parent expired", gone)
         for shard in (*older, gone):
             world.stream.forget(shard)

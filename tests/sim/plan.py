@@ -71,7 +71,14 @@ EVENTS: Final = (
 KINDS: Final = CALL_FAULTS + EVENTS
 
 #: What shows that faults met: counted, not switched on.
-EFFECTS: Final = ("raced", "zombie wrote", "lease lost", "spool recovered", "entries lost", "duplicate put")
+EFFECTS: Final = (
+    "raced",
+    "lease lost",
+    "spool recovered",
+    "entries lost",
+    "duplicate put",
+    "verified damaged",
+)
 
 
 def settings_for(**changes: object) -> Settings:
@@ -101,6 +108,7 @@ class Plan:
         drift: of a host's monotonic clock, at most, seconds in a second.
         batch: records that one read gives at most.
         segment: bytes of a spool's segment.
+        read_every: between two merged reads of a process, at most.
         room: bytes for the writers' numbers in a journal's metadata.
     """
 
@@ -123,6 +131,7 @@ class Plan:
     batch: int = 1000
     segment: int = 2**20
     room: int = 1000
+    read_every: float = 3.0
     settings: Settings = field(default_factory=settings_for)
 
     def only(self, *kinds: str, **changes: object) -> Plan:

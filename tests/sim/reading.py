@@ -111,9 +111,13 @@ class Tailing:
         self._deletions = self._world.deletions[self._session]
 
     def _hear(self, line: bytes) -> None:
-        """The next line. Once for each deletion of the journal, the tail may begin again."""
+        """The next line. The tail may begin again once for each deletion of the journal, and when the entry
+        that its cursor names was lost: nobody can tell any more what was before it.
+        """
         repeats = decode_envelope(line).id in self.heard.ids
-        if repeats and self._deletions < self._world.deletions[self._session]:
+        deleted = self._deletions < self._world.deletions[self._session]
+        at = self._cursor.last_id if self._cursor is not None else None
+        if repeats and (deleted or (at and self._world.ledger.lost(Name(self._session, at)))):
             self._world.trace.strike("tail begins again", self._session)
             self._begin(self.heard.known.union(self.heard.ids))
         self.heard.add(line)
@@ -158,7 +162,7 @@ async def keep_reading(world: World) -> None:
     access = world.services(host).access(host)
     while True:
         await read_once(world, access, world.rng.choice(world.plan.sessions))
-        await trio.sleep(world.rng.random() * 3)
+        await trio.sleep(world.rng.random() * world.plan.read_every)
         if world.rng.random() < 0.1:
             access = world.services(host).access(host)
 
