@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import anyio
 
 from streamjournal.core.clock import Clock
 from streamjournal.core.errors import (
-    CommitConflictError,
-    CommitUnknownError,
     LeasesUnavailableError,
     StoreUnavailableError,
     StreamUnavailableError,
-    ThrottledError,
 )
 from streamjournal.core.position import ShardStart, StreamIdentity
 from streamjournal.leases.port import Lease, Leases
