@@ -111,12 +111,14 @@ async def dead_letters(settings: Settings) -> list[str]:
 
 def check_stderr(processes: Iterable[Process]) -> list[Violation]:
     """Nothing on any stderr but what is known to be said; the workers' log has no error."""
-    return [
-        Violation("stderr", f"{process.stderr}: {line[:300]}")
-        for process in processes
-        for line in process.stderr.read_text(errors="replace").splitlines()
-        if not is_expected(line)
-    ]
+    found = []
+    for process in processes:
+        lines = process.stderr.read_text(errors="replace").splitlines()
+        strange = [line[:300] for line in lines if not is_expected(line)]
+        if strange:
+            shown = [*strange[:2], "…", *strange[-2:]] if len(strange) > 4 else strange
+            found.append(Violation("stderr", f"{process.stderr}: " + "\n  ".join(shown), len(strange)))
+    return found
 
 
 def is_expected(line: str) -> bool:

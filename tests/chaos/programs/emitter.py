@@ -48,7 +48,7 @@ class Agent:
         rng = self._rng
         self._k = k = self._k + 1
         event_type = "SESSION_END" if rng.random() < 0.01 else rng.choice(("STEP", "TOOL_START", "NOTE"))
-        pad = LARGE if rng.random() < 0.0005 else int(rng.expovariate(1 / 80))
+        pad = LARGE if rng.random() < 0.001 else int(rng.expovariate(1 / 80))
         self._ledger.write(Try(k, session, event_type, pad))
         receipt = self._journal.emit(
             event_type, session_id=session, details=details(self._ledger.name, k, pad)
