@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamjournal.cli.output import EXIT_NOTHING, flush, notice, put, put_json, visible
+from streamjournal.cli.output import EXIT_NOTHING, flush, notice, put, put_json
+from streamjournal.core.visible import visible
 
 if TYPE_CHECKING:
     from streamjournal.admin.dead_letters import Outcome

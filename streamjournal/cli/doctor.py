@@ -16,8 +16,8 @@ from streamjournal.cli.output import (
     paint,
     put,
     put_json,
-    visible,
 )
+from streamjournal.core.visible import visible
 
 if TYPE_CHECKING:
     from streamjournal.admin.doctor import Check

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from streamjournal.core.visible import visible
+
 if TYPE_CHECKING:
     from streamjournal.core.entry import Entry
     from streamjournal.read.words import Missing
@@ -167,13 +169,6 @@ def _value(value: Any) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     text = " ".join(text.split())
     return text if len(text) <= 120 else f"{text[:117]}…"
-
-
-def visible(text: str) -> str:
-    """Control and bidirectional characters as their code points: an entry must not drive a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def paint(text: str, colour: str, stream: Any) -> str:
