@@ -4,6 +4,8 @@ lie in all that the simulation says, so they only look and never decide.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from streamjournal.core.clock import Clock
 from streamjournal.core.position import SHARD_END, TRIM_HORIZON
 from streamjournal.leases.memory import MemoryLeases
@@ -41,7 +43,7 @@ class CheckedStream(MemoryStream):
         )
         return accepted
 
-    async def trim(self, checkpoints: dict[str, str]) -> int:  # type: ignore[override]
+    async def trim(self, checkpoints: Mapping[str, str]) -> int:
         """What workers ask for: it must never delete what no journal has."""
         count = await super().trim(checkpoints)
         self.note_trimmed()
@@ -106,6 +108,7 @@ class CheckedLeases(MemoryLeases):
     async def update(self, seen: Lease, changed: Lease) -> Lease:
         before = self._rows.get(seen.key)
         row = await super().update(seen, changed)
+        self._trace.note(f"row {row.key[-2:]} {row.counter}: owner {row.owner}, held by {row.holder}")
         if before is not None and row.checkpoint != before.checkpoint:
             self._check_checkpoint(row.key, before.checkpoint, row.checkpoint)
         return row

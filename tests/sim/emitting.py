@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,21 +34,24 @@ class Emitting:
         services = world.services(self._host)
         self._stream, self._store = services.stream, services.store
         wakeup = Wakeup()
-        self._sender: Sender | None = None
+        self._hurry: Callable[[], None] = lambda: None  # until there is a sender
         settings, clock = world.plan.settings, self._host.clock
         self._emitter = Emitter(
-            settings, clock, lambda: Spool(world.spools, DESTINATION, clock), wakeup.set, self._hurry
+            settings,
+            clock,
+            lambda: Spool(world.spools, DESTINATION, clock),
+            wakeup.set,
+            self._hurry_up,
         )
         self._sender = Sender(self._emitter, self._stream, self._store, settings, clock, wakeup)
+        self._hurry = self._sender.hurry
 
-    def _hurry(self) -> None:
-        if self._sender is not None:
-            self._sender.hurry()
+    def _hurry_up(self) -> None:
+        self._hurry()
 
     async def live(self) -> None:
         """Emit, and end in one way or the other."""
         world, sender = self._world, self._sender
-        assert sender is not None
         fate = world.draw_fate("emitter killed", "emitter paused")
         async with trio.open_nursery() as life:
             life.start_soon(self._meet, fate, life.cancel_scope)
@@ -98,7 +102,6 @@ class Emitting:
 
     async def _close(self, sending: trio.CancelScope) -> None:
         """As `BackgroundSender.close`: what is not acknowledged in time stays in the spool."""
-        assert self._sender is not None
         self._emitter.close()
         self._sender.stop()
         with trio.move_on_after(_CLOSE_SECONDS):

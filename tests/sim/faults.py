@@ -22,7 +22,7 @@ from streamjournal.core.errors import (
 from streamjournal.core.position import ShardStart, StreamIdentity
 from streamjournal.leases.port import Lease, Leases
 from streamjournal.store.meta import Meta
-from streamjournal.store.port import Body, DeadLetter, Head, Listed, Store
+from streamjournal.store.port import Body, DeadLetter, Head, Listed, ListedLetter, Store
 from streamjournal.stream.port import (
     Accepted,
     PutRecord,
@@ -132,6 +132,9 @@ class FaultyStream:
         self.faults.calls["stream.reader"] += 1
         return FaultyReader(self.inner.reader(shard_id, start), self.faults)
 
+    async def retention(self) -> float:
+        return await self.faults.around("stream.retention", self.inner.retention)
+
     async def trim(self, checkpoints: Mapping[str, str]) -> int:
         return await self.faults.around("stream.trim", lambda: self.inner.trim(checkpoints))
 
@@ -202,6 +205,15 @@ class FaultyStore:
         return await self.faults.around(
             "store.put_dead_letters", lambda: self.inner.put_dead_letters(letters)
         )
+
+    def list_dead_letters(self) -> AsyncIterator[ListedLetter]:
+        return self.inner.list_dead_letters()
+
+    async def get_dead_letter(self, key: str) -> DeadLetter | None:
+        return await self.faults.around("store.get_dead_letter", lambda: self.inner.get_dead_letter(key))
+
+    async def remove_dead_letter(self, key: str) -> None:
+        await self.faults.around("store.remove_dead_letter", lambda: self.inner.remove_dead_letter(key))
 
     async def probe(self) -> None:
         await self.inner.probe()

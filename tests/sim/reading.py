@@ -10,8 +10,9 @@ import trio
 from streamjournal.core.entry import decode_envelope, split_id
 from streamjournal.core.errors import StreamjournalError
 from streamjournal.read.cursor import Cursor
-from streamjournal.read.merged import Access, MergedRead
+from streamjournal.read.merged import MergedRead
 from streamjournal.read.tail import Tail
+from streamjournal.read.words import Access
 from tests.sim.ledger import Ledger, Name
 from tests.sim.trace import Trace
 

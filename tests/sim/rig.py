@@ -16,7 +16,7 @@ from streamjournal.ingest.service import WorkerService
 from streamjournal.ingest.worker import Worker
 from streamjournal.leases.memory import MemoryLeases
 from streamjournal.read.feed import Feeds
-from streamjournal.read.merged import Access
+from streamjournal.read.words import Access
 from streamjournal.store.history import read_history
 from streamjournal.store.memory import MemoryStore
 from streamjournal.store.names import session_of

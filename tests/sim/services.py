@@ -15,9 +15,9 @@ from streamjournal.core.errors import (
 from streamjournal.core.position import ShardStart, StreamIdentity
 from streamjournal.leases.port import Lease
 from streamjournal.read.feed import Feeds
-from streamjournal.read.merged import Access
+from streamjournal.read.words import Access
 from streamjournal.store.meta import Meta
-from streamjournal.store.port import Body, DeadLetter, Head, Listed
+from streamjournal.store.port import Body, DeadLetter, Head, Listed, ListedLetter
 from streamjournal.stream.port import Accepted, PutRecord, ReadBatch, Refused, Shard, ShardReader
 from tests.sim.checked import CheckedLeases, CheckedStore, CheckedStream
 from tests.sim.host import Host
@@ -34,7 +34,6 @@ class RemoteStream:
         self._host = host
         self._network = network
         self._plan = plan
-        self.retention_seconds = plan.retention
 
     async def identity(self) -> StreamIdentity:
         return await self._network.call(self._host, "stream.identity", self._stream.identity)
@@ -166,6 +165,19 @@ class RemoteStore:
             "store.put_dead_letters",
             lambda: self._store.put_dead_letters(letters),
             writes=True,
+        )
+
+    def list_dead_letters(self) -> AsyncIterator[ListedLetter]:
+        return self._store.list_dead_letters()
+
+    async def get_dead_letter(self, key: str) -> DeadLetter | None:
+        return await self._network.call(
+            self._host, "store.get_dead_letter", lambda: self._store.get_dead_letter(key)
+        )
+
+    async def remove_dead_letter(self, key: str) -> None:
+        await self._network.call(
+            self._host, "store.remove_dead_letter", lambda: self._store.remove_dead_letter(key)
         )
 
     async def probe(self) -> None:

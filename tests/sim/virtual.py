@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 import trio.testing
@@ -73,7 +73,7 @@ def run_virtual(main: Callable[[], Awaitable[T]], *, seed: int = 0, limit: float
     Raises:
         TimeoutError: it is stuck: too much time has gone by, or none although tasks run and run.
     """
-    core = trio._core._run
+    core: Any = trio._core._run
     before = core._ALLOW_DETERMINISTIC_SCHEDULING, core._r
     core._ALLOW_DETERMINISTIC_SCHEDULING, core._r = True, random.Random(seed)
 

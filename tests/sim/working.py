@@ -65,7 +65,7 @@ class Working:
 async def keep_working(world: World, number: int) -> None:
     """A worker process, started again whenever it ends; one that lives when faults stop goes on."""
     start = 0
-    while not world.over:
+    while True:
         start += 1
         working = Working(world, f"worker {number}.{start}")
         async with trio.open_nursery() as life:
