@@ -31,18 +31,21 @@ class Waiting(NamedTuple):
     problem: str | None = None
 
 
-async def find_waiting(stream: Stream, checkpoints: Mapping[str, str], clock: Clock) -> dict[str, Waiting]:
+async def find_waiting(
+    stream: Stream, checkpoints: Mapping[str, str], clock: Clock, *, seconds: float = _READ_SECONDS
+) -> dict[str, Waiting]:
     """What waits on shards after their checkpoints; nothing is said of those that are at SHARD_END.
 
     Args:
         checkpoints: shard -> sequence number, TRIM_HORIZON or SHARD_END.
+        seconds: to wait for one shard.
     """
     found: dict[str, Waiting] = {}
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
     async def look(shard_id: str, checkpoint: str) -> None:
         async with limiter:
-            found[shard_id] = await _find(stream, shard_id, checkpoint, clock)
+            found[shard_id] = await _find(stream, shard_id, checkpoint, clock, seconds)
 
     async with anyio.create_task_group() as tasks:
         for shard_id, checkpoint in checkpoints.items():
@@ -51,8 +54,8 @@ async def find_waiting(stream: Stream, checkpoints: Mapping[str, str], clock: Cl
     return found
 
 
-async def _find(stream: Stream, shard_id: str, checkpoint: str, clock: Clock) -> Waiting:
-    with anyio.move_on_after(_READ_SECONDS):
+async def _find(stream: Stream, shard_id: str, checkpoint: str, clock: Clock, seconds: float) -> Waiting:
+    with anyio.move_on_after(seconds):
         try:
             try:
                 return Waiting(await _lag_after(stream, shard_id, ShardStart.after(checkpoint), clock))
@@ -61,7 +64,7 @@ async def _find(stream: Stream, shard_id: str, checkpoint: str, clock: Clock) ->
                 return Waiting(await _lag_after(stream, shard_id, start, clock), trimmed=True)
         except (UnavailableError, NotConfiguredError, RecordsTrimmedError) as problem:
             return Waiting(None, problem=str(problem))
-    return Waiting(None, problem=f"it did not answer within {_READ_SECONDS:.0f} s")
+    return Waiting(None, problem=f"it did not answer within {seconds:.0f} s")
 
 
 async def _lag_after(stream: Stream, shard_id: str, start: ShardStart, clock: Clock) -> int:

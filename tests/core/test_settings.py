@@ -28,6 +28,10 @@ SAMPLES = {
     "unflushed_bytes": ("2", 2),
     "worker_bytes": ("3", 3),
     "lease_seconds": ("4", 4.0),
+    "metrics_port": ("9464", 9464),
+    "metrics_address": ("0.0.0.0", "0.0.0.0"),
+    "log_level": ("debug", "debug"),
+    "redact": ("false", False),
 }
 
 

@@ -7,19 +7,15 @@ stream's retention, because a record that gets as old as that is gone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
-import anyio
-
 from streamjournal.admin.doctor.check import Check, Checks, failed, ok, warning
+from streamjournal.admin.waiting import Waiting, find_waiting
 from streamjournal.core.clock import Clock
-from streamjournal.core.errors import RecordsTrimmedError
-from streamjournal.core.position import SHARD_END, ShardStart, StreamIdentity
+from streamjournal.core.position import TRIM_HORIZON, StreamIdentity
 from streamjournal.leases.port import Lease, Leases
-from streamjournal.stream.port import Shard, ShardReader, Stream
+from streamjournal.stream.port import Shard, Stream
 
-_AT_ONCE: Final = 8  # shards being looked at
 _CONCERN: Final = 0.25  # of the retention
 _ALARM: Final = 0.5
 _KEEP_UP: Final = "see the workers' logs, start more of them; `init --retention-hours` gives them time"
@@ -29,10 +25,9 @@ _START: Final = "start a worker: `streamjournal worker`"
 class _Known:
     """What all shards share."""
 
-    def __init__(self, identity: StreamIdentity, retention: float, clock: Clock, *, embedded: bool) -> None:
+    def __init__(self, identity: StreamIdentity, retention: float, *, embedded: bool) -> None:
         self.stream = f"{identity.arn} {identity.created}"
         self.retention = retention
-        self.clock = clock
         self.embedded = embedded
 
 
@@ -51,7 +46,7 @@ async def check_lag(
 
     async def list_shards() -> Check:
         identity = await stream.identity()
-        known.append(_Known(identity, await stream.retention(), clock, embedded=embedded))
+        known.append(_Known(identity, await stream.retention(), embedded=embedded))
         shards.extend(await stream.shards())
         return ok("shards", f"{len(shards)} listed", stream=identity.arn, created=identity.created)
 
@@ -63,21 +58,10 @@ async def check_lag(
         return checks.done
     await checks.run("leases", list_leases)
     if checks.done[-1].result != "failed":  # rows of another stream are a warning, and no obstacle
-        found: list[Check | None] = [None] * len(shards)
-        limiter = anyio.CapacityLimiter(_AT_ONCE)
         own = {row.key: row for row in rows if row.stream == known[0].stream}
-
-        async def look(i: int, shard: Shard) -> None:
-            async with limiter:
-                one = Checks("the stream", seconds)
-                look = partial(_look_at_shard, stream, known[0], shard, own.get(shard.id), seconds)
-                await one.run(f"lag {shard.id}", look)
-                found[i] = one.done[0]
-
-        async with anyio.create_task_group() as tasks:
-            for i, shard in enumerate(shards):
-                tasks.start_soon(look, i, shard)
-        checks.done += [check for check in found if check is not None]
+        places = {x.id: own[x.id].checkpoint if x.id in own else TRIM_HORIZON for x in shards}
+        waiting = await find_waiting(stream, places, clock, seconds=0.8 * seconds)
+        checks.done += [_judge(x.id, own.get(x.id), waiting.get(x.id), known[0]) for x in shards]
     return checks.done
 
 
@@ -98,45 +82,22 @@ def _judge_rows(rows: Sequence[Lease], stream: str, shards: Sequence[Shard]) -> 
     return ok("leases", found, **facts)
 
 
-async def _look_at_shard(
-    stream: Stream, known: _Known, shard: Shard, row: Lease | None, seconds: float
-) -> Check:
-    name = f"lag {shard.id}"
+def _judge(shard_id: str, row: Lease | None, waiting: Waiting | None, known: _Known) -> Check:
+    name = f"lag {shard_id}"
     checkpoint = row.checkpoint if row is not None else None
     owner = row.holder if row is not None else None
-    if checkpoint == SHARD_END:
+    if waiting is None:
         return ok(name, "closed, and everything in it is durable", checkpoint=checkpoint, owner=owner)
-    reader = stream.reader(shard.id, ShardStart.after(checkpoint))
-    try:
-        behind_ms = await _behind(reader, known.clock, 0.8 * seconds)
-    except RecordsTrimmedError:
+    if waiting.trimmed:
         found = f"records after its checkpoint {checkpoint} are older than the retention, and gone"
         remedy = "start a worker; it goes on with what is left, and journals say what is missing"
         return failed(name, found, remedy, checkpoint=checkpoint, owner=owner)
-    finally:
-        await reader.aclose()
-    return _judge(name, behind_ms, known, checkpoint, owner)
-
-
-async def _behind(reader: ShardReader, clock: Clock, seconds: float) -> int:
-    """Milliseconds since the stream took the oldest record that follows; 0 if none does.
-
-    A shard that got few records may answer with nothing several times on the way to them; when the
-    time is up, what it says of its distance counts.
-    """
-    behind_ms = 0
-    with anyio.move_on_after(seconds):
-        while True:
-            batch = await reader.next(max_records=1)
-            if batch.records:
-                return max(1, int(clock.time() * 1000) - batch.records[0].arrival_ms)
-            behind_ms = batch.behind_ms
-            if batch.ended or not behind_ms:
-                return 0
-    return behind_ms
-
-
-def _judge(name: str, behind_ms: int, known: _Known, checkpoint: str | None, owner: str | None) -> Check:
+    if waiting.lag_ms is None:
+        remedy = "see what the checks of the stream above say"
+        return failed(
+            name, waiting.problem or "it cannot be read", remedy, checkpoint=checkpoint, owner=owner
+        )
+    behind_ms = waiting.lag_ms
     share = behind_ms / 1000 / known.retention
     facts = {"checkpoint": checkpoint, "owner": owner, "behind_ms": behind_ms, "share": round(share, 4)}
     held = f"held by {owner}" if owner is not None else "held by nobody"
