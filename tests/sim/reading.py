@@ -115,7 +115,10 @@ class Tailing:
         """The next line. The tail may begin again once for each deletion of the journal, and when the entry
         that its cursor names was lost: nobody can tell any more what was before it.
         """
-        repeats = decode_envelope(line).id in self.heard.ids
+        name = Name(self._session, decode_envelope(line).id)
+        repeats = name.id in self.heard.ids
+        if repeats and self._world.ledger.lost(name):  # a late copy came of what was lost after he had it
+            return
         deleted = self._deletions < self._world.deletions[self._session]
         at = self._cursor.last_id if self._cursor is not None else None
         if repeats and (deleted or (at and self._world.ledger.lost(Name(self._session, at)))):
