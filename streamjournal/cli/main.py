@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from streamjournal.cli import dead_letters, doctor, journal, operate, status, verify, write
+from streamjournal.cli import dead_letters, doctor, journal, mcp, operate, status, verify, write
 from streamjournal.cli.output import EXIT_UNREACHABLE, EXIT_USAGE, notice
 from streamjournal.core.errors import (
     CursorError,
@@ -64,6 +64,7 @@ app.command("init")(operate.init)
 app.command("recover")(operate.recover)
 app.command("doctor")(doctor.doctor)
 app.command("dead-letters")(dead_letters.dead_letters)
+app.command("mcp")(mcp.mcp)
 app.command("demo")(operate.demo)
 
 
