@@ -7,8 +7,9 @@ from contextlib import aclosing
 from functools import partial
 from typing import Self, TypeVar
 
+from streamjournal.core.backoff import Backoff
 from streamjournal.core.entry import Entry, decode_entry
-from streamjournal.core.errors import InvalidEntryError
+from streamjournal.core.errors import InvalidEntryError, UnavailableError
 from streamjournal.core.loop_thread import LoopThread
 from streamjournal.read.blobs import decode_with_blob, may_have_blob
 from streamjournal.read.cursor import Cursor
@@ -95,24 +96,47 @@ class AsyncRead:
 
 
 class AsyncTail:
-    """Entries as they come; an async iterable inside `async with journal.tail(…)`."""
+    """Entries as they come; an async iterable inside `async with journal.tail(…)`.
+
+    Whoever gives up waiting (a timeout around `anext`) loses nothing: the next call, or a tail that is
+    resumed by the cursor, gives the same entry.
+    """
 
     def __init__(self, tail: Tail, access: Access) -> None:
         self._tail = tail
         self._access = access
+        self._place = tail.place  # after the last entry given out
+        self._line: bytes | None = None  # the next one, taken from the tail and not given out
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Entry:
         while True:
-            line = await anext(self._tail)
+            if self._line is None:
+                self._line = await anext(self._tail)
+            entry = await self._decode(self._line)
+            self._line = None
+            self._place = self._tail.place
+            if entry is not None:
+                return entry
+
+    async def _decode(self, line: bytes) -> Entry | None:
+        """The entry of a line; a store that does not answer for its blob is waited for, as the stream is."""
+        backoff = Backoff(self._access.clock, first=0.2, longest=5.0)
+        session_id, missing = self._tail.session_id or "", self._tail.missing
+        while True:
             try:
-                return await decode_with_blob(
-                    self._access.store, line, self._tail.session_id or "", self._tail.missing
-                )
+                return await decode_with_blob(self._access.store, line, session_id, missing)
             except InvalidEntryError as problem:
-                self._tail.missing.append(Missing("line", f"{line[:60]!r} {problem}"))
+                missing.append(Missing("line", f"{line[:60]!r} {problem}"))
+                return None
+            except UnavailableError as problem:
+                if not self._tail.follow:
+                    raise
+                if not backoff.failures:
+                    missing.append(Missing("store", str(problem)))
+                await backoff.wait()
 
     @property
     def missing(self) -> list[Missing]:
@@ -122,7 +146,7 @@ class AsyncTail:
     @property
     def cursor(self) -> str:
         """Where to go on after the last entry, as `after=` of a later read or tail."""
-        return str(self._tail.cursor)
+        return str(self._place())
 
 
 class Read:

@@ -76,7 +76,7 @@ class Tail:
         self._passes = passes
         self._history = history
         self._resume = resume
-        self._follow = follow
+        self.follow = follow
         self.missing: list[Missing] = []
         self._stack = AsyncExitStack()
         start = resume if resume is not None else Cursor(session_id)
@@ -98,6 +98,11 @@ class Tail:
     def cursor(self) -> Cursor:
         """The place after the last entry given out."""
         return self._cursor()
+
+    @property
+    def place(self) -> Callable[[], Cursor]:
+        """Makes the cursor of now, also later."""
+        return self._cursor
 
     async def __aenter__(self) -> Self:
         self._send, self._receive = anyio.create_memory_object_stream(_AHEAD)
@@ -186,7 +191,7 @@ class Tail:
             await self._send.send(problem)
             self._send.close()
             return
-        if self._follow:
+        if self.follow:
             self._follow_shards()
         else:
             self._send.close()
@@ -210,7 +215,7 @@ class Tail:
             last = None
             if read.scanned and read.state is not None:
                 break
-            if not self._follow:
+            if not self.follow:
                 return
             await backoff.wait()
         await read.learn_numbers()  # now, of the version given out: later the journal is further
@@ -245,7 +250,7 @@ class Tail:
         elif resume is not None:
             self.missing.append(Missing("stream", "it is another one since the cursor; read from its start"))
         else:
-            recent = Recent(self._access, state, self._passes, self._is_new, patient=self._follow)
+            recent = Recent(self._access, state, self._passes, self._is_new, patient=self.follow)
             block = await recent.look(self._history)
             self.missing += recent.missing
             self._starts = recent.ends
@@ -263,7 +268,7 @@ class Tail:
             except (UnavailableError, NotConfiguredError) as problem:
                 if not backoff.failures:
                     self.missing.append(Missing("stream", str(problem)))
-                if not self._follow:
+                if not self.follow:
                     return None
                 await backoff.wait()
 

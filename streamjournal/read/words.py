@@ -18,8 +18,8 @@ class Missing(NamedTuple):
     """Something that a read could not include.
 
     Args:
-        what: `stream` (not readable), `range` (trimmed before anyone read it), `journal` (it was
-            begun anew since the cursor).
+        what: `stream`, `store` (not readable), `range` (trimmed before anyone read it), `journal` (it was
+            begun anew since the cursor), `blob`, `line` (not what it should be).
         why: for a person.
     """
 

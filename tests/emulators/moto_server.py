@@ -64,7 +64,11 @@ class KeepAliveHandler(MotoRequestHandler):
     def _body(self, raw: BinaryIO) -> bytes:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return raw.read()
-        return raw.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = raw.read(length)
+        if len(body) < length:  # the client died in the middle; half a body must not become an object
+            raise ConnectionAbortedError("the request was cut short")
+        return body
 
     def _send(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
         code, _, reason = status.partition(" ")
