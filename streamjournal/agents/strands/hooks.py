@@ -375,5 +375,5 @@ def _model_name(agent: Any) -> str:
 
 
 def _status(of: Any) -> str | None:
-    status = getattr(of, "status", None)
+    status = getattr(of, "status", None) or getattr(of, "completion_status", None)  # a swarm's state
     return None if status is None else str(getattr(status, "value", status))

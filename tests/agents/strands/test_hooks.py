@@ -342,27 +342,29 @@ def test_an_exception_that_was_there_before_is_no_error_of_the_agent(journal: Jo
     assert [e.event_type for e in told(journal, "s")] == ["AGENT_START", "AGENT_END"]
 
 
-def test_a_stream_that_is_left(journal: Journal) -> None:
-    """Whoever stops listening in the middle of a tool call leaves nothing open."""
+def test_an_invocation_that_is_cancelled(journal: Journal) -> None:
+    """Whoever cancels an agent in the middle of a tool call leaves nothing open."""
 
-    @tool
-    async def endless() -> str:
-        """Never end."""
-        await asyncio.Event().wait()
-        return "never"
+    async def cancel() -> None:
+        begun = asyncio.Event()
 
-    async def leave() -> None:
+        @tool
+        async def endless() -> str:
+            """Never end."""
+            begun.set()
+            await asyncio.Event().wait()
+            return "never"
+
         bot = agent(
             call(("t1", "endless", {})), tools=[endless], hooks=[JournalHooks(journal, session_id="s")]
         )
-        events = bot.stream_async("go")
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                async for _ in events:
-                    pass
-        await events.aclose()
+        asked = asyncio.create_task(bot.invoke_async("go"))
+        await begun.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
 
-    asyncio.run(leave())
+    asyncio.run(cancel())
     entries = told(journal, "s")
     assert pairs(entries)[-3:] == [
         ("TOOL_START", "endless"),
