@@ -16,13 +16,16 @@ _PREAMBLE: Final = '''\
 def journal(event_type, /, **details):
     """Print an entry for the journal of the session that runs this code."""
     try:
-        import json, sys
+        import json
+        import sys
+
         try:
             text = json.dumps({"event_type": event_type, "details": details}, default=repr)
         except Exception:  # odd keys, or an object inside itself: better as text than not at all
             text = json.dumps({"event_type": str(event_type), "details": {"value": repr(details)}})
         text = text.replace("===", "=\\\\u003d=")  # so that no value looks like a marker
-        sys.stdout.write("BEGIN\\n" + text + "\\nEND\\n")  # one call, so that threads do not mix
+        # one call, so that threads do not mix
+        sys.stdout.write("BEGIN\\n" + text + "\\nEND\\n")
         sys.stdout.flush()
     except Exception:  # a closed stdout, say: it must not end the program
         pass

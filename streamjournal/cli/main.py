@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from streamjournal.cli import dead_letters, doctor, journal, mcp, operate, status, verify, write
+from streamjournal.cli import dead_letters, doctor, journal, mcp, operate, run, status, verify, write
 from streamjournal.cli.output import EXIT_UNREACHABLE, EXIT_USAGE, notice
 from streamjournal.core.errors import (
     CursorError,
@@ -56,6 +56,7 @@ app.command("write")(write.write)
 app.command("read")(journal.read)
 app.command("tail")(journal.tail)
 app.command("sessions")(journal.sessions)
+app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
 app.command("verify")(verify.verify)
 app.command("worker")(operate.worker)
 app.command("up")(operate.up)
