@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from streamjournal.client.base import JournalBase, Tests, Wanted
+from streamjournal.client.jobs import AsyncJob, Job
 from streamjournal.core.entry import SESSION_END, SESSION_START, Entry, check_session_id
 from streamjournal.core.errors import NoCurrentSessionError
 from streamjournal.emit.receipt import Receipt
@@ -107,6 +108,19 @@ class Session(_SessionBase):
 
     journal: Journal
 
+    def job(self, kind: str, name: str, *, resume: bool = False, **details: Any) -> Job:
+        """A long job that runs somewhere else: TRAINING_STARTED now, for a `kind` of "training".
+
+        `status` and `finish` of what it gives write TRAINING_STATUS and TRAINING_FINISHED; `watch` polls
+        and writes both.
+
+        Args:
+            name: the job's own.
+            resume: it was started before, so nothing is written now.
+            details: further ones of TRAINING_STARTED.
+        """
+        return Job(self, kind, name, details, resume=resume)
+
     def read(
         self,
         *,
@@ -153,6 +167,10 @@ class AsyncSession(_SessionBase):
     """One session of an `AsyncJournal`; as an async context manager it writes SESSION_START and _END."""
 
     journal: AsyncJournal
+
+    def job(self, kind: str, name: str, *, resume: bool = False, **details: Any) -> AsyncJob:
+        """A long job that runs somewhere else; see `Session.job`."""
+        return AsyncJob(self, kind, name, details, resume=resume)
 
     def read(
         self,
