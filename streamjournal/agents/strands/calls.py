@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -42,7 +43,7 @@ class Call(Span):
         self._outer = outer if outer is not None else enclosing(session)
         self._failure: dict[str, str] | None = None
         self._failure_level = "ERROR"
-        self.handled: BaseException | None = None  # what was being handled when it began, no error of its own
+        self._handled = sys.exception()  # whatever is being handled as it begins is no error of its own
 
     def start(self, parent: Span | None = None) -> None:
         """Emit the start."""
@@ -59,6 +60,19 @@ class Call(Span):
             self._failure, self._failure_level = {"type": kind, "message": message}, level
             self.note(**details)
             self.end()
+
+    def finish(self, error: BaseException | None) -> None:
+        """End it; what is taken down from outside (cancelled, closed) has made no error of its own."""
+        if error is None or isinstance(error, Exception):
+            self.end(error)
+        else:
+            text = str(error) or "cancelled from outside"
+            self.fail(type(error).__name__, text, level="WARNING", cancelled=True)
+
+    def raised(self) -> BaseException | None:
+        """The exception that ends it: Strands tells of an end while the exception is under way."""
+        error = sys.exception()
+        return None if error is self._handled else error
 
     def leave(self) -> None:
         """Be where the code was before; the call has ended."""
@@ -96,6 +110,22 @@ class Open:
         self.model: Call | None = None
         self.cycle: tuple[object, int] = (None, 0)  # a model is called again within a cycle: a retry
         self.usage: Counter[str] = Counter()  # tokens of the invocation
+
+    def begin(self, call: Call) -> None:
+        """Begin an invocation."""
+        self.session = call.session
+        self.invocations.append(call)
+        self.usage.clear()
+        call.start()
+
+    def interrupt(self) -> None:
+        """End what the invocation leaves without an end."""
+        for call in list(self.inner.values()):
+            call.fail(
+                "Interrupted", "no result before the invocation ended", level="WARNING", interrupted=True
+            )
+            call.leave()
+        self.inner.clear()
 
     @property
     def invocation(self) -> Call | None:

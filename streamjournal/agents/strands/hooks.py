@@ -7,8 +7,6 @@ does not come where a call is interrupted; what is still open at the invocation'
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -41,14 +39,13 @@ from streamjournal.agents.strands.calls import (
     result_of,
     text_of,
 )
-from streamjournal.agents.strands.sessions import AnyJournal, session_for
-from streamjournal.core.clock import Clock
+from streamjournal.agents.strands.complaints import Complaints
+from streamjournal.agents.strands.nodes import NodeHooks
+from streamjournal.agents.strands.sessions import AnyJournal, known_session, session_for
 from streamjournal.core.entry import check_session_id
 
-COMPLAIN_SECONDS: Final = 60.0  # between two lines in the log about what could not be journaled
 _IN_LOOP: Final = "event_loop_cycle_id"  # in `invocation_state`: the model asked for it, not the program
 
-_log = logging.getLogger("streamjournal.agents.strands")
 _hooked: WeakKeyDictionary[HookRegistry, list[AnyJournal]] = WeakKeyDictionary()
 
 
@@ -70,6 +67,7 @@ class JournalHooks(HookProvider):
         self._session_id = session_id if session_id is None else check_session_id(session_id)
         self._open: WeakKeyDictionary[Any, Open] = WeakKeyDictionary()
         self._complaints = Complaints(journal.clock)
+        self._nodes = NodeHooks(journal, self._session_id, self._of)
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
         """Called by Strands. A second time for the same agent and journal does nothing."""
@@ -77,6 +75,7 @@ class JournalHooks(HookProvider):
         if any(journal is self._journal for journal in journals):
             return
         journals.append(self._journal)
+        nodes = self._nodes
         for event_type, handle in (
             (BeforeInvocationEvent, self._before_invocation),
             (AfterInvocationEvent, self._after_invocation),
@@ -86,10 +85,10 @@ class JournalHooks(HookProvider):
             (AfterToolsEvent, self._after_tools),
             (BeforeToolCallEvent, self._before_tool),
             (AfterToolCallEvent, self._after_tool),
-            (BeforeMultiAgentInvocationEvent, self._before_multiagent),
-            (AfterMultiAgentInvocationEvent, self._after_multiagent),
-            (BeforeNodeCallEvent, self._before_node),
-            (AfterNodeCallEvent, self._after_node),
+            (BeforeMultiAgentInvocationEvent, nodes.before_multiagent),
+            (AfterMultiAgentInvocationEvent, nodes.after_multiagent),
+            (BeforeNodeCallEvent, nodes.before_node),
+            (AfterNodeCallEvent, nodes.after_node),
         ):
             registry.add_callback(event_type, self._quiet(handle))
 
@@ -108,30 +107,24 @@ class JournalHooks(HookProvider):
         return callback
 
     def _of(self, source: Any) -> Open:
-        return self._open.setdefault(source, Open())
+        open_ = self._open.get(source)
+        return open_ if open_ is not None else self._open.setdefault(source, Open())
 
     # Invocations
 
     def _before_invocation(self, event: BeforeInvocationEvent) -> None:
         agent = event.agent
-        self._begin(agent, "AGENT", str(agent.name), event.invocation_state, model=_model_name(agent))
-
-    def _begin(self, source: Any, kind: Any, name: str, invocation_state: Any, **extra: Any) -> None:
-        open_ = self._of(source)
-        session = session_for(self._journal, self._session_id, invocation_state, open_, name)
-        open_.session = session
-        call = Call(session, kind, name, **extra)
-        call.handled = sys.exception()
-        open_.invocations.append(call)
-        open_.usage.clear()
-        call.start()
+        open_ = self._of(agent)
+        name = str(agent.name)
+        session = session_for(self._journal, self._session_id, event.invocation_state, open_, name)
+        open_.begin(Call(session, "AGENT", name, model=_model_name(agent)))
 
     def _after_invocation(self, event: AfterInvocationEvent) -> None:
         open_ = self._of(event.agent)
         stop_reason = event.result.stop_reason if event.result is not None else None
         in_background = getattr(event.agent, "_background_tasks", None) is not None
         if len(open_.invocations) <= 1 and not (in_background and stop_reason == "end_turn"):
-            self._interrupt(open_)
+            open_.interrupt()
         if open_.model is not None:
             open_.model.fail("Interrupted", "no answer before the invocation ended", level="WARNING")
             open_.model = None
@@ -143,20 +136,7 @@ class JournalHooks(HookProvider):
             call.note(stop_reason=stop_reason, usage=dict(open_.usage))
             if interrupts:
                 call.note(interrupts=interrupts)
-            _end(call, _raised(call) if event.result is None else None)
-
-    @staticmethod
-    def _interrupt(open_: Open) -> None:
-        """End what the invocation leaves without an end."""
-        for call in list(open_.inner.values()):
-            call.fail(
-                "Interrupted",
-                "no result before the invocation ended",
-                level="WARNING",
-                interrupted=True,
-            )
-            call.leave()
-        open_.inner.clear()
+            call.finish(call.raised() if event.result is None else None)
 
     # Model calls
 
@@ -189,7 +169,7 @@ class JournalHooks(HookProvider):
             open_.usage.update({name: n for name, n in usage.items() if isinstance(n, int)})
             call.note(stop_reason=answer.stop_reason, usage=usage)
             call.note(latency_ms=(told.get("metrics") or {}).get("latencyMs"))
-        _end(call, event.exception)
+        call.finish(event.exception)
 
     # Tool calls
 
@@ -252,7 +232,7 @@ class JournalHooks(HookProvider):
             elif event.exception is not None:
                 if event.selected_tool is None:
                     call.note(unknown_tool=True)
-                _end(call, event.exception)
+                call.finish(event.exception)
             elif result.get("status") == "error":
                 call.fail("ToolError", text_of(result))
             else:
@@ -262,105 +242,15 @@ class JournalHooks(HookProvider):
             call.leave()
 
     def _session(self, agent: Any, open_: Open) -> AnySession:
-        """The invocation's session; outside of one (a direct call) the agent's last one, or a new choice.
+        """The invocation's session; outside of one (a direct call) what is around, or the agent's last one.
 
         A direct call's `invocation_state` holds the tool's own arguments, so it says nothing of sessions.
         """
         if open_.invocations:
             session: AnySession = open_.invocations[-1].session
             return session
-        if open_.session is None:
-            open_.session = session_for(self._journal, self._session_id, None, open_, str(agent.name))
-        return open_.session
-
-    # Graphs and swarms
-
-    def _before_multiagent(self, event: BeforeMultiAgentInvocationEvent) -> None:
-        source = event.source
-        kind = type(source).__name__.lower()
-        name = str(getattr(source, "id", "") or kind)
-        self._begin(source, "MULTIAGENT", name, event.invocation_state, pattern=kind)
-
-    def _after_multiagent(self, event: AfterMultiAgentInvocationEvent) -> None:
-        open_ = self._of(event.source)
-        self._interrupt(open_)
-        if open_.invocations:
-            call = open_.invocations.pop()
-            status = _status(getattr(event.source, "state", None))
-            call.note(status=status)
-            error = _raised(call)
-            if error is None and status == "failed":
-                call.fail("NodeFailed", "a node failed; its own entry says why")
-            _end(call, error)
-
-    def _before_node(self, event: BeforeNodeCallEvent) -> None:
-        open_ = self._of(event.source)
-        session = self._node_session(event, open_)
-        call = Call(session, "NODE", event.node_id, outer=open_.invocation)
-        open_.inner[event.node_id] = call
-        call.__enter__()
-
-    def _node_session(self, event: BeforeNodeCallEvent, open_: Open) -> AnySession:
-        if open_.session is None:  # a node without an invocation around it: hooks came late
-            open_.session = session_for(
-                self._journal, self._session_id, event.invocation_state, open_, event.node_id
-            )
-        return open_.session
-
-    def _after_node(self, event: AfterNodeCallEvent) -> None:
-        call = self._of(event.source).inner.pop(event.node_id, None)
-        if call is None:
-            return
-        results = getattr(getattr(event.source, "state", None), "results", None) or {}
-        found = results.get(event.node_id)
-        status = _status(found)
-        outcome = getattr(found, "result", None)
-        call.note(status=status, usage=dict(getattr(found, "accumulated_usage", None) or {}))
-        error = outcome if isinstance(outcome, Exception) else _raised(call)
-        if error is None and event_was_cancelled(found, status):
-            call.fail("Cancelled", "the node did not run to its end", level="WARNING", cancelled=True)
-        _end(call, error)
-        call.leave()
-
-
-def event_was_cancelled(found: Any, status: str | None) -> bool:
-    """Whether a node has ended without a result, or with a failure that is no exception."""
-    return found is None or status == "failed"
-
-
-class Complaints:
-    """What could not be journaled, in the log, at a limited rate: an agent may make thousands of calls."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._next = float("-inf")
-        self._silent = 0
-
-    def log(self, what: str, problem: Exception) -> None:
-        """Log it, unless something was logged within COMPLAIN_SECONDS."""
-        now = self._clock.monotonic()
-        if now < self._next:
-            self._silent += 1
-            return
-        more = f" ({self._silent} more since the last such line)" if self._silent else ""
-        self._next, self._silent = now + COMPLAIN_SECONDS, 0
-        _log.warning("%s is not in the journal: %s%s", what, problem, more, exc_info=problem)
-
-
-def _raised(call: Call) -> BaseException | None:
-    """The exception that ends the invocation: Strands tells of the end while it is under way."""
-    raised = sys.exception()
-    return None if raised is call.handled else raised
-
-
-def _end(call: Call, error: BaseException | None) -> None:
-    """End a call; one that was taken down from outside (cancelled, closed) is no error of its own."""
-    if error is None or isinstance(error, Exception):
-        call.end(error)
-    else:
-        call.fail(
-            type(error).__name__, str(error) or "cancelled from outside", level="WARNING", cancelled=True
-        )
+        known = known_session(self._journal, self._session_id, None) or open_.session
+        return known or session_for(self._journal, self._session_id, None, open_, str(agent.name))
 
 
 def _model_name(agent: Any) -> str:
@@ -372,8 +262,3 @@ def _model_name(agent: Any) -> str:
     except Exception:  # noqa: BLE001  # anybody's model; its name is not worth an agent
         found = None
     return str(found or type(model).__name__)
-
-
-def _status(of: Any) -> str | None:
-    status = getattr(of, "status", None) or getattr(of, "completion_status", None)  # a swarm's state
-    return None if status is None else str(getattr(status, "value", status))
