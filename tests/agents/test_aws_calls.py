@@ -61,9 +61,12 @@ def test_a_call_is_an_entry(journal: Journal, aws: None) -> None:
     with journal.session("s"):
         made(s3)
         s3.put_object(Bucket=SECRET, Key="a-key", Body=b"x" * 1000, Metadata={"who": "Ada"})
-        s3.put_object(Bucket=SECRET, Key="file", Body=io.BytesIO(b"y" * 70))
+        file = io.BytesIO(b"-" * 10 + b"y" * 70)
+        file.seek(10)
+        s3.put_object(Bucket=SECRET, Key="file", Body=file)
+        assert s3.get_object(Bucket=SECRET, Key="file")["Body"].read() == b"y" * 70
         assert len(s3.get_object(Bucket=SECRET, Key="a-key")["Body"].read()) == 1000
-    _, put, file, get = calls(journal)
+    _, put, put_file, _, get = calls(journal)
     assert (put.source, put.level, put.tool_name, put.span_id) == ("aws", "INFO", None, None)
     details = dict(put.details)
     assert details.pop("duration_ms") > 0
@@ -77,7 +80,7 @@ def test_a_call_is_an_entry(journal: Journal, aws: None) -> None:
         "status": 200,
         "bytes_sent": 1000,
     }
-    assert file.details["bytes_sent"] == 70
+    assert put_file.details["bytes_sent"] == 70
     assert (get.details["bytes_sent"], get.details["bytes_received"]) == (0, 1000)
     for entry in calls(journal):
         text = entry.line.decode()
@@ -274,6 +277,16 @@ def test_it_can_be_undone(journal: Journal, aws: None) -> None:
     client.list_queues()
     session.client("sqs").list_queues()
     assert len(calls(journal)) == 1
+
+
+def test_it_can_be_undone_meanwhile(journal: Journal, aws: None) -> None:
+    """A call that is under way then is not written, since the journal may be closed next."""
+    session = boto()
+    undo = instrument_boto(session, journal, session_id="s")
+    client = session.client("sqs")
+    client.meta.events.register_first("before-send", lambda **_: undo())
+    client.list_queues()
+    assert calls(journal) == []
 
 
 def test_clients_made_before(journal: Journal, aws: None) -> None:
