@@ -80,7 +80,7 @@ class SandboxOutput:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of stdout; gives what is not part of a block."""
-        return self._take(self._parser.feed(chunk))
+        return self.take(self._parser.feed(chunk))
 
     def feed_text(self, chunk: str) -> str:
         """Take the next characters of stdout, for output that comes as text."""
@@ -88,7 +88,7 @@ class SandboxOutput:
 
     def finish(self) -> bytes:
         """Say that the output has ended: gives what was held back, and reports what was malformed."""
-        rest = self._take(self._parser.finish())
+        rest = self.take(self._parser.finish())
         if (self.malformed or self._parser.beyond) and not self._reported:
             self._reported = True
             self._emit(SANDBOX_MALFORMED, self._report(), "WARNING", source="agent")
@@ -98,7 +98,8 @@ class SandboxOutput:
         """`finish`, for output that comes as text."""
         return self.finish().decode("utf-8", "surrogatepass")
 
-    def _take(self, parsed: Parsed) -> bytes:
+    def take(self, parsed: Parsed) -> bytes:
+        """Take what a parser of one's own has found; gives the output."""
         for printed in parsed.entries:
             self._emit(*host_view(printed), source="sandbox")
         self.entries += len(parsed.entries)
