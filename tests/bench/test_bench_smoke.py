@@ -110,3 +110,10 @@ def test_reading_finds_what_was_written(data: Path) -> None:
         "2 MB, merged read",
     ]
     assert all(row["MB/s"] > 0 for row in rows)
+
+
+def test_the_parser_stands_beside_a_search(data: Path) -> None:
+    """Every kind of output has a speed, and those without markers a floor."""
+    rows = run("markers", data, "--rounds", "1", "--mb", "1")["megabytes of output a second"]
+    assert all(row["MB/s"] > 0 for row in rows)
+    assert [row["floor MB/s"] is not None for row in rows] == [True, True, True, False, False]
