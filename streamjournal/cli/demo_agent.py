@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from streamjournal.agents.markers import extract
+from streamjournal.agents.preamble import with_preamble
+from streamjournal.agents.sandbox_entries import SandboxOutput
 from streamjournal.client import Journal, Session
 
 _ROWS = 5_000
@@ -26,12 +27,7 @@ _PAUSE = 0.35  # seconds between steps, so that a person can follow
 
 _ANALYSIS = textwrap.dedent(
     """
-    import csv, json, statistics, sys
-
-    def journal(event_type, **details):
-        print("===JOURNAL_ENTRY===")
-        print(json.dumps({"event_type": event_type, "details": details}))
-        print("===JOURNAL_END===", flush=True)
+    import csv, statistics, sys
 
     path, column = sys.argv[1:]
     rows = list(csv.DictReader(open(path)))
@@ -111,26 +107,18 @@ class DemoAgent:
     def _run_sandboxed(self, session: Session, data: Path, column: str) -> dict[str, Any]:
         """Python in another process: isolated mode, empty environment. It claims no security."""
         done = subprocess.run(
-            [sys.executable, "-I", "-c", _ANALYSIS, str(data), column],
+            [sys.executable, "-I", "-c", with_preamble(_ANALYSIS), str(data), column],
             env={},
             cwd=data.parent,
             capture_output=True,
-            text=True,
             timeout=30,
             check=False,
         )
-        found = extract(done.stdout)
-        for entry in found.entries:
-            self._journal.emit(
-                str(entry.get("event_type", "CODE_INTERPRETER_EVENT")),
-                session_id=session.session_id,
-                tool_name="analyse",
-                details=entry.get("details"),
-                source="sandbox",
-            )
+        output = SandboxOutput(session, tool_name="analyse")
+        printed = output.feed(done.stdout) + output.finish()
         if done.returncode:
-            raise ToolFailedError(done.stderr.strip().splitlines()[-1])
-        return {"output": found.output.strip().splitlines()}
+            raise ToolFailedError(done.stderr.decode().strip().splitlines()[-1])
+        return {"output": printed.decode().strip().splitlines()}
 
     def _report(self, session: Session) -> dict[str, Any]:
         """What the sandbox found, out of the journal: no variable was passed from tool to tool."""
