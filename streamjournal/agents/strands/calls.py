@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from streamjournal.client import AsyncSession, Session
 from streamjournal.client.traced import MAX_ARGUMENT_BYTES
-from streamjournal.core.jsonable import bounded_json
+from streamjournal.core.jsonable import bounded_json, encode_value
 from streamjournal.emit.spans import TOOL_END, TOOL_ERROR, Span, at_place, current_place
 
 Kind = Literal["AGENT", "MODEL", "TOOL", "MULTIAGENT", "NODE"]
@@ -135,7 +135,9 @@ class Open:
 
 def arguments_of(value: Any) -> dict[str, Any]:
     """A tool's input by name, each bounded."""
-    named = value if isinstance(value, dict) else {"input": value}
+    named: dict[Any, Any] = value if isinstance(value, dict) else {"input": value}
+    if len(encode_value(named)) <= MAX_ARGUMENT_BYTES:  # nearly always; as it is, it is encoded once more
+        return named
     return {str(name): bounded_json(item, MAX_ARGUMENT_BYTES) for name, item in named.items()}
 
 
