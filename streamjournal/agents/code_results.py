@@ -201,14 +201,12 @@ class CodeResults:
 
 def _with_rest(event: dict[str, Any], stdout: str, text: str) -> dict[str, Any]:
     """An event with what was held back at its end."""
-    result = dict(event["result"])
+    result = dict(event.get("result") or {})
     if stdout:
         said = result.get("structuredContent") or {}
         result["structuredContent"] = {**said, "stdout": said.get("stdout", "") + stdout}
     if text:
-        *before, last = result["content"]  # the text was in one of them
-        if last.get("type") == "text":
-            result["content"] = [*before, {**last, "text": last["text"] + text}]
-        else:
-            result["content"] = [*before, last, {"type": "text", "text": text}]
+        blocks = list(result.get("content") or ())
+        before = blocks.pop()["text"] if blocks and blocks[-1].get("type") == "text" else ""
+        result["content"] = [*blocks, {"type": "text", "text": before + text}]
     return {**event, "result": result}

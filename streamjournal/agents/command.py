@@ -20,8 +20,9 @@ import anyio
 import anyio.to_thread
 
 from streamjournal.agents.sandbox_entries import SandboxOutput
+from streamjournal.core.jsonable import bounded_json
 from streamjournal.emit.redaction import REDACTED, is_secret_name
-from streamjournal.emit.spans import Span
+from streamjournal.emit.spans import MAX_RESULT_BYTES, Span
 
 if TYPE_CHECKING:
     from streamjournal.client.session import AsyncSession, Session
@@ -74,9 +75,9 @@ async def run_command(
     Raises:
         CommandFailedError: it could not be started, or ended with another code than 0.
     """
-    name = tool_name or os.path.basename(command[0])[:_MAX_TOOL_CHARS] or "command"  # noqa: PTH119  # any text
+    name = tool_name or _tool_name(command[0])
     arguments = without_secrets(command) if session.journal.settings.redact else list(command)
-    span = session.tool(name, command=arguments)
+    span = session.tool(name, command=bounded_json(arguments, MAX_RESULT_BYTES))
     span.start()
     try:
         await _Run(span, SandboxOutput(session, span=span)).run(command, stdout, stderr, environment)
@@ -250,6 +251,12 @@ class _Pump:
         """Read what is in the pipe now, and no more."""
         self._stopping = True
         self._waiting.cancel()
+
+
+def _tool_name(program: str) -> str:
+    """A program's file name, as far as an entry can have it: a file's name may be any bytes."""
+    base = program.rpartition("/")[2]
+    return "".join(filter(str.isprintable, base))[:_MAX_TOOL_CHARS] or "command"
 
 
 def _start(

@@ -70,6 +70,7 @@ class SandboxOutput:
         self._span = span
         self._examples: list[Malformed] = []
         self._reported = False
+        self._told_limit = False
         self.entries = 0  # that were emitted
         self.malformed = 0  # blocks that are no entries
 
@@ -103,6 +104,9 @@ class SandboxOutput:
         for printed in parsed.entries:
             self._emit(*host_view(printed), source="sandbox")
         self.entries += len(parsed.entries)
+        if self._parser.beyond and not self._told_limit:
+            self._told_limit = True  # now, since the report comes at the end, which may be hours away
+            _log.warning("a sandbox printed more than %d entries; the rest stays in its output", self.entries)
         self.malformed += len(parsed.malformed)
         self._examples += parsed.malformed[: MAX_EXAMPLES - len(self._examples)]
         return parsed.output

@@ -12,6 +12,7 @@ import typer
 from streamjournal.cli.output import notice
 
 SESSION_VARIABLE = "STREAMJOURNAL_SESSION"
+CLOSE_SECONDS = 10.0  # for the last entries to reach the stream
 
 
 def run(
@@ -63,9 +64,13 @@ def run(
         if not problem.started:
             notice(f"streamjournal: {problem}", error=True)
     finally:
-        left = journal.close().pending
+        left = journal.close(CLOSE_SECONDS).pending
     if left:
-        notice(f"{left} entries are in the spool; `streamjournal recover` brings them to the stream")
+        spooled = journal.settings.spool_path is not None
+        where = (
+            "in the spool: `streamjournal recover` sends them" if spooled else "lost, since the spool is off"
+        )
+        notice(f"the stream did not take {left} entries in time; they are {where}")
     raise typer.Exit(code)
 
 

@@ -107,13 +107,16 @@ def test_what_does_not_fit_the_envelope_is_kept_in_the_details(
     assert host_view(printed) == expected
 
 
-def test_malformed_blocks_are_reported_once_at_the_end(journal: Journal) -> None:
+def test_malformed_blocks_are_reported_once_at_the_end(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
     """One entry with the count, and reason and start of the first ten; with the blocks beyond the bound."""
     output = SandboxOutput(journal.session("s"), tool_name="run_python", max_entries=1)
     bad = [block(f"oops {n}") for n in range(12)]
     given = output.feed(b"".join(bad)) + output.feed(block({"n": 1}) * 3) + output.finish()
     assert given == b"".join(bad) + block({"n": 1}) * 2
     assert output.finish() == b""
+    assert caplog.text.count("more than 1 entries; the rest stays in its output") == 1
     taken, report = journal.read("s").all()
     assert taken.event_type == "CODE_INTERPRETER_EVENT"
     assert (report.event_type, report.level, report.source) == ("SANDBOX_MALFORMED", "WARNING", "agent")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -295,3 +296,67 @@ def test_a_closed_stdout_is_nobodys() -> None:
     done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=20, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert events() == ["TOOL_START", "TOOL_END"]
+
+
+@pytest.mark.chaos
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # the child only execs
+def test_ctrl_c_on_a_terminal_reaches_the_command_once() -> None:
+    """The terminal sends it to both; forwarding it would make it two, and the second often kills."""
+    code = """
+import signal, sys, time
+count = []
+signal.signal(signal.SIGINT, lambda *_: count.append(1))
+print("ready", flush=True)
+deadline = time.monotonic() + 20
+while not count and time.monotonic() < deadline:
+    time.sleep(0.01)
+time.sleep(0.5)
+print("interrupts", len(count))
+"""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(STREAMJOURNAL, [STREAMJOURNAL, "run", "--session", "s", *python(code)])
+    shown = b""
+    try:
+        while b"ready" not in shown:
+            shown += os.read(terminal, 1000)
+        os.write(terminal, b"\x03")
+        while b"interrupts" not in shown:
+            shown += os.read(terminal, 1000)
+    finally:
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+    assert b"interrupts 1" in shown
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert entries()[-1].details["received"] == ["SIGINT"]
+
+
+def test_a_program_of_any_name_is_journaled(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file's name may be no text; the tool's name is what is left of it, and the entries are kept."""
+    program = tmp_path / os.fsdecode(b"a\xff\n" + b"b" * 100)
+    program.write_text(f"#!/bin/sh\nprintf '{BEGIN}{{}}{END}'\n")
+    program.chmod(0o755)
+    assert command("run", "--session", "s", str(program)).code == 0
+    assert events() == ["TOOL_START", "CODE_INTERPRETER_EVENT", "TOOL_END"]
+    assert {one.tool_name for one in entries()} == {"a" + "b" * 63}
+
+
+def test_entries_that_the_stream_does_not_take_are_told(
+    command: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The command's own exit code stays; stderr says where the entries are."""
+    for name, value in {
+        "STREAMJOURNAL_STREAM": "s",
+        "STREAMJOURNAL_BUCKET": "b",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_REGION": "us-west-2",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("streamjournal.cli.run.CLOSE_SECONDS", 0.2)
+    outcome = command("run", "--session", "s", "sh", "-c", "echo out; exit 5")
+    assert (outcome.code, outcome.out) == (5, "out\n")
+    assert "the stream did not take 2 entries in time; they are in the spool" in outcome.err
