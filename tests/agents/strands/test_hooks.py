@@ -376,6 +376,39 @@ def test_an_invocation_that_is_cancelled(journal: Journal) -> None:
     assert entries[-1].details["error"]["type"] == "CancelledError"
 
 
+def test_a_tool_in_the_background(journal: Journal) -> None:
+    """A call that goes on after the invocation is ended by its own end, and its code knows its place."""
+
+    async def run() -> None:
+        go_on, ended = asyncio.Event(), asyncio.Event()
+
+        @tool
+        async def slow() -> str:
+            """Take longer than the invocation."""
+            await go_on.wait()
+            current_session().event("INSIDE")
+            return "there"
+
+        bot = agent(
+            call(("t1", "slow", {})),
+            say("it runs"),
+            tools=[slow],
+            hooks=[JournalHooks(journal, session_id="s")],
+            background_tasks={"always": ["slow"], "wait_for_completion": False},
+        )
+        bot.hooks.add_callback(AfterToolCallEvent, lambda _: ended.set(), order=100)
+        await bot.invoke_async("go")
+        go_on.set()
+        async with asyncio.timeout(30):
+            await ended.wait()
+
+    asyncio.run(run())
+    entries = told(journal, "s", ["AGENT", "TOOL", "INSIDE"])
+    assert [e.event_type for e in entries] == ["AGENT_START", "TOOL_START", "AGENT_END", "INSIDE", "TOOL_END"]
+    assert len({e.span_id for e in entries if e.tool_name == "slow"}) == 1
+    assert entries[-1].details["result"] == "there"
+
+
 def test_an_async_journal(journal: Journal) -> None:
     """Hooks take a journal of either kind."""
 
