@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import anyio
 
-from streamjournal.core.clock import Clock
 from streamjournal.core.errors import RecordsTrimmedError
 from streamjournal.core.position import ShardStart
-from streamjournal.ingest.shard_task import reached_start
 from streamjournal.leases.port import Lease
+from streamjournal.stream.caught_up import CaughtUp
 from streamjournal.stream.port import Stream
 
 
 class Drained:
     """The shards that are drained: by this worker, or, as their checkpoints show, by another."""
 
-    def __init__(self, stream: Stream, clock: Clock) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._clock = clock
         self._last: dict[str, str | None] = {}  # of shards elsewhere: the last sequence number to wait for
         self.shards: set[str] = set()
 
@@ -43,7 +41,7 @@ class Drained:
             return await self._last_after(row.key, ShardStart("TRIM_HORIZON"))
 
     async def _last_after(self, shard_id: str, start: ShardStart) -> str | None:
-        started_ms = self._clock.time_ns() // 1_000_000
+        reached = CaughtUp()
         reader = self._stream.reader(shard_id, start)
         last: str | None = None
         try:
@@ -51,7 +49,7 @@ class Drained:
                 batch = await reader.next()
                 if batch.records:
                     last = batch.records[-1].sequence
-                if reached_start(batch, started_ms):
+                if reached(batch):
                     return last
         finally:
             with anyio.move_on_after(1, shield=True):

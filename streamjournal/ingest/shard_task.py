@@ -24,11 +24,11 @@ from streamjournal.ingest.held_lease import HeldLease
 from streamjournal.ingest.sink import Budget, ShardSink
 from streamjournal.ingest.stats import Stats
 from streamjournal.ingest.trouble import Trouble
+from streamjournal.stream.caught_up import CaughtUp
 from streamjournal.stream.port import ReadBatch, ShardReader, Stream
 
 _log = structlog.get_logger("streamjournal.ingest")
 _LONGEST_WAIT = 1.0  # seconds in one read, so that a stop is seen soon
-_CLOCK_SKEW_MS = 10_000  # that this machine's clock may be behind the stream's
 _HAND_OVER_SECONDS = 5.0  # that who asked for the lease waits for a flush; then he reads the rest again
 _MAX_RECORDS = 200  # per read: at most 200 MiB, and mostly some 10 MB
 
@@ -77,7 +77,7 @@ class ShardTask:
         self._checkpoint_every = checkpoint_every
         self._drain = drain
         self._stop = stop
-        self._started_ms = clock.time_ns() // 1_000_000
+        self._reached = CaughtUp()
         self._next_checkpoint = clock.monotonic()
         self._backoff = Backoff(clock, first=0.2, longest=30.0)
         self._read_at = clock.monotonic()  # not before
@@ -152,7 +152,7 @@ class ShardTask:
         now = self._clock.monotonic()
         self._stats.shard(self._shard_id, now).read(now, batch.behind_ms, found=bool(batch.records))
         self._ended = batch.ended
-        self._caught_up = self._caught_up or reached_start(batch, self._started_ms)
+        self._caught_up = self._reached(batch) or self._caught_up
         return reader
 
     async def _after_gap(self, reader: ShardReader, problem: RecordsTrimmedError) -> ShardReader:
@@ -231,18 +231,3 @@ class ShardTask:
             if await self._checkpoint() and not self._sink.pending:
                 return
             await anyio.sleep(max(self._sink.pause() or 0.0, 0.05))
-
-
-def reached_start(batch: ReadBatch, started_ms: int) -> bool:
-    """Whether everything that was on a shard when somebody started has been read.
-
-    A busy shard never gets quiet; there a record that came later tells. Its time is the stream's, and
-    the start's is ours, so either the reader is at the shard's end by the stream's own word too, or the
-    record is later by more than clocks differ.
-    """
-    if batch.ended:
-        return True
-    if not batch.records:
-        return batch.behind_ms == 0
-    later_ms = batch.records[-1].arrival_ms - started_ms
-    return (later_ms > 0 and batch.behind_ms == 0) or later_ms > _CLOCK_SKEW_MS

@@ -76,10 +76,9 @@ class Worker:
         self._stop = anyio.Event()
         self._sync = ShardSync(leases, sink.name, clock)
         self._sightings = Sightings(clock, settings.lease_seconds)
-        self._drained = Drained(stream, clock)
+        self._drained = Drained(stream)
         self._tasks: dict[str, ShardTask] = {}
         self._held: dict[str, HeldLease] = {}
-        self._asked = False  # a lease was asked for, so a row may name this worker without a task of its
         self._checkpoints: dict[str, str] = {}
         self._next_trim = 0.0
         self._identity = StreamIdentity("", "")
@@ -102,23 +101,27 @@ class Worker:
             async with anyio.create_task_group() as tasks:
                 await self._supervise(tasks)
             outer.cancel_scope.cancel()
-        await self._release_rest()
+        await self._let_go()
         if self._gave_up is not None:
             raise self._gave_up
 
-    async def _release_rest(self) -> None:
-        """Let go what tasks that were cut short still hold, and what was asked for in vain."""
+    async def _let_go(self) -> None:
+        """Leave no row with this worker's name, so that nobody waits for it to expire.
+
+        There may be some: of tasks that were cut short, of what was asked for in vain, of what was taken or
+        released by a write without an answer.
+        """
         with anyio.move_on_after(_RELEASE_SECONDS):
-            for held in list(self._held.values()):
-                await self._release(held)
-            if not self._asked:
-                return
-            try:
-                for row in await self._leases.rows():
-                    if row.owner == self.name:
-                        await self._leases.update(row, row.withdrawn())
-            except (LeaseLostError, UnavailableError, NotConfiguredError) as problem:
-                _log.warning("release_failed", problem=str(problem), note="others take it once it expires")
+            while True:
+                try:
+                    named = [row for row in await self._leases.rows() if row.left_by(self.name) is not row]
+                    if not named:
+                        return
+                    for row in named:
+                        await self._leases.update(row, row.left_by(self.name))
+                except (LeaseLostError, UnavailableError, NotConfiguredError):
+                    await anyio.sleep(0.05)  # it changed hands just now, or the table is away: look again
+        _log.warning("release_failed", note="others take what is left once it expires")
 
     async def _supervise(self, tasks: TaskGroup) -> None:
         """Round after round until stopped; what does not answer makes the rounds rarer."""
@@ -233,7 +236,6 @@ class Worker:
         return row.checkpoint_owner is None or self._sightings.expired(row)
 
     async def _ask(self, row: Lease) -> None:
-        self._asked = True
         try:
             await self._leases.update(row, row.asked_by(self.name))
         except LeaseLostError:

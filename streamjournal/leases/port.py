@@ -81,9 +81,12 @@ class Lease:
         """The row after a sign of life."""
         return replace(self, counter=self.counter + 1)
 
-    def withdrawn(self) -> Lease:
-        """The row after its owner, which asked for it and waits, wants it no more."""
-        return replace(self, owner=self.checkpoint_owner, checkpoint_owner=None, counter=self.counter + 1)
+    def left_by(self, worker: str) -> Lease:
+        """The row after a worker went that holds it, or asked for it, or hands it over."""
+        if self.owner == worker:
+            owner = self.checkpoint_owner if self.checkpoint_owner != worker else None
+            return replace(self, owner=owner, checkpoint_owner=None, counter=self.counter + 1)
+        return self.handed_over() if self.checkpoint_owner == worker else self
 
     def released(self) -> Lease:
         """The row after its owner let it go, to whoever comes."""

@@ -47,6 +47,7 @@ class Feed:
         self._reads = 0  # begun so far
         self._hurried = 0  # calls that will not wait
         self._looked = 0  # the last one of them that asked without waiting, and was answered
+        self._answered = 0  # the last one that was answered
 
     def holds(self, place: str) -> bool:
         """Whether everything after a place is in the window, or yet to be read into it."""
@@ -86,7 +87,7 @@ class Feed:
         deadline = anyio.current_time() + wait
         begun = self._reads
         while self.holds(place):
-            known = self._since(place)
+            known = self._since(place)._replace(fresh=self._answered > begun)
             if known.records or known.ended:
                 return known
             left = deadline - anyio.current_time()
@@ -121,6 +122,7 @@ class Feed:
             if self._reader is None:
                 self._reader = self.stream.reader(self.shard_id, ShardStart.after(self._to))
             batch = await self._reader.next(wait=wait, max_records=_MAX_RECORDS)
+            self._answered = self._reads
             if wait <= 0:
                 self._looked = self._reads
             self._absorb(batch)

@@ -147,7 +147,7 @@ class MergedRead:
             async for block in blocks:
                 yield block
         if self.head is None:
-            self._cursor = self._cursor.at(generation=None, offset=0)
+            return  # a cursor into a journal that is gone stays one: what begins in its place is another
         elif self._is_anew(self.head, start):
             self.missing.append(Missing("journal", "it was begun anew since the cursor; read from its start"))
             self._begin_at(Cursor(self.session_id, stream=self._cursor.stream))

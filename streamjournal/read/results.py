@@ -105,7 +105,6 @@ class AsyncTail:
     def __init__(self, tail: Tail, access: Access) -> None:
         self._tail = tail
         self._access = access
-        self._place = tail.place  # after the last entry given out
         self._line: bytes | None = None  # the next one, taken from the tail and not given out
 
     def __aiter__(self) -> Self:
@@ -117,7 +116,6 @@ class AsyncTail:
                 self._line = await anext(self._tail)
             entry = await self._decode(self._line)
             self._line = None
-            self._place = self._tail.place
             if entry is not None:
                 return entry
 
@@ -146,7 +144,7 @@ class AsyncTail:
     @property
     def cursor(self) -> str:
         """Where to go on after the last entry, as `after=` of a later read or tail."""
-        return str(self._place())
+        return str(self._tail.cursor if self._line is None else self._tail.cursor_before)
 
 
 class Read:

@@ -80,7 +80,8 @@ class Tail:
         self.missing: list[Missing] = []
         self._stack = AsyncExitStack()
         start = resume if resume is not None else Cursor(session_id)
-        self._cursor: Callable[[], Cursor] = lambda: start
+        self._cursor: Callable[[], Cursor] = partial(_itself, start)
+        self._before: Callable[[], Cursor] = self._cursor
         self._ready: deque[tuple[bytes, Callable[[], Cursor]]] = deque()
         self._base = start  # the cursor where the history ends
         self._places: dict[str, str] = {}  # of the consumer: shard -> the last record gone through
@@ -91,8 +92,8 @@ class Tail:
         self._ended: set[str] = set()
         self._followed: set[str] = set()
         self._digest = ""
-        self._send: MemoryObjectSendStream[Block | _News | Exception]
-        self._receive: MemoryObjectReceiveStream[Block | _News | Exception]
+        self._send: MemoryObjectSendStream[Block | _News | Cursor | Exception]
+        self._receive: MemoryObjectReceiveStream[Block | _News | Cursor | Exception]
 
     @property
     def cursor(self) -> Cursor:
@@ -100,9 +101,9 @@ class Tail:
         return self._cursor()
 
     @property
-    def place(self) -> Callable[[], Cursor]:
-        """Makes the cursor of now, also later."""
-        return self._cursor
+    def cursor_before(self) -> Cursor:
+        """The place before it, and after the one given out before that."""
+        return self._before()
 
     async def __aenter__(self) -> Self:
         self._send, self._receive = anyio.create_memory_object_stream(_AHEAD)
@@ -132,10 +133,14 @@ class Tail:
                 raise StopAsyncIteration from None
             if isinstance(news, Exception):
                 raise news
+            if isinstance(news, Cursor):
+                self._cursor = partial(_itself, news)
+                continue
             if isinstance(news, Block):
                 self._ready += [(line, partial(news.cursor_after, i)) for i, line in enumerate(news.lines)]
             else:
                 self._take(news)
+        self._before = self._cursor
         line, self._cursor = self._ready.popleft()
         return line
 
@@ -191,6 +196,8 @@ class Tail:
             await self._send.send(problem)
             self._send.close()
             return
+        if self.session_id is not None or self._resume is None:
+            await self._send.send(self._base.at(shards=self._places))  # where it is, if nothing comes
         if self.follow:
             self._follow_shards()
         else:
@@ -322,6 +329,10 @@ class Tail:
                 await self._send.send(_News(shard_id, list(batch.records), batch.ended))
             if batch.ended:
                 return
+
+
+def _itself(cursor: Cursor) -> Cursor:
+    return cursor
 
 
 def _rank(place: str) -> int:

@@ -26,10 +26,10 @@ from streamjournal.core.position import SHARD_END, TRIM_HORIZON, Position
 from streamjournal.leases.port import Leases
 from streamjournal.read.feed import Feeds
 from streamjournal.store.port import Head
+from streamjournal.stream.caught_up import CaughtUp
 from streamjournal.stream.port import ReadBatch, Record, Shard, Stream, lineage_of
 from streamjournal.stream.records import parse_record
 
-_CLOCK_SKEW_MS = 10_000  # that this machine's clock may be behind the stream's
 _OWN_SECONDS = 5.0  # that an acknowledged record may take to show; it may have been trimmed, too
 
 
@@ -151,7 +151,6 @@ class Scan:
         self._state = state
         self._at_least = at_least
         self._clock = clock
-        self._started_ms = clock.time_ns() // 1_000_000
         self._own_deadline = clock.monotonic() + _OWN_SECONDS
         self.overdue = False  # a position of `at_least` was not seen in time
         self.trimmed: list[RecordsTrimmedError] = []
@@ -179,27 +178,20 @@ class Scan:
             return  # the shard itself has expired
 
     async def _from(self, shard: Shard, place: str) -> AsyncGenerator[Record, None]:
-        caught_up = partial(self._caught_up, shard)
+        caught_up = partial(self._caught_up, shard, CaughtUp())
         async with aclosing(self._feeds.scan(shard.id, place, until=caught_up)) as batches:
             async for batch in batches:
                 for record in batch.records:
-                    self.places[shard.id] = record.sequence
                     yield record
+                    self.places[shard.id] = record.sequence  # not before: who gave up on it comes back to it
 
-    def _caught_up(self, shard: Shard, batch: ReadBatch) -> bool:
-        """Whether a batch ends the scan.
-
-        A busy shard never gets quiet; there a record that came after the start tells. Its time is the
-        stream's, and the start's is ours, so either the stream says too that this was its newest, or the
-        record is later by more than clocks differ.
-        """
+    def _caught_up(self, shard: Shard, end: CaughtUp, batch: ReadBatch) -> bool:
+        """Whether a batch ends the scan."""
+        reached = end(batch)
         if not self._has_seen_own(shard, batch):
             self.overdue = self._clock.monotonic() > self._own_deadline
             return self.overdue
-        if not batch.records:
-            return batch.behind_ms == 0
-        later_ms = batch.records[-1].arrival_ms - self._started_ms
-        return (later_ms > 0 and batch.behind_ms == 0) or later_ms > _CLOCK_SKEW_MS
+        return reached
 
     def _has_seen_own(self, shard: Shard, batch: ReadBatch) -> bool:
         wanted = self._at_least

@@ -83,11 +83,13 @@ class ReadBatch(NamedTuple):
         records: in the order of their sequence numbers; may be empty although more follow.
         behind_ms: how far behind the shard's newest record the reader is now; 0 = caught up.
         ended: the shard is closed and everything in it has been returned.
+        fresh: the stream said so after the call that gave this began.
     """
 
     records: Sequence[Record]
     behind_ms: int
     ended: bool = False
+    fresh: bool = True
 
 
 class ShardReader(Protocol):

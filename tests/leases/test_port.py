@@ -34,7 +34,6 @@ def test_every_change_raises_the_counter_by_one(lease: Lease, owner: str) -> Non
         lease.taken_by(owner),
         lease.asked_by(owner),
         lease.handed_over(),
-        lease.withdrawn(),
         lease.renewed(),
         lease.released(),
         lease.advanced(SHARD_END),
@@ -75,12 +74,15 @@ def test_a_lease_that_is_asked_for_stays_with_its_holder_until_he_lets_go() -> N
     asked = held.asked_by("asker")
     assert (asked.owner, asked.holder, asked.owner_switches) == ("asker", "holder", 1)
     assert asked.handed_over().holder == asked.handed_over().owner == "asker"
-    assert asked.withdrawn().holder == asked.withdrawn().owner == "holder"
+    assert asked.left_by("asker").holder == asked.left_by("asker").owner == "holder"
     assert asked.taken_by("third").holder == "third"
     assert asked.released().holder is None
 
 
-def test_an_asker_that_withdraws_what_was_handed_over_frees_it() -> None:
-    """There is nobody to give it back to."""
-    row = Lease("s").taken_by("holder").asked_by("asker").handed_over().withdrawn()
-    assert row.holder is None
+def test_whoever_goes_leaves_no_row_with_his_name() -> None:
+    """As the holder, as the one that asked, or while he hands it over; others' rows stay as they are."""
+    held = Lease("s").taken_by("holder")
+    assert held.left_by("holder").holder is None
+    assert held.asked_by("asker").left_by("holder").holder == "asker"
+    assert held.asked_by("asker").handed_over().left_by("asker").holder is None
+    assert held.left_by("somebody") is held
