@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from strands import Agent, ToolContext, tool
-from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, BeforeToolsEvent
+from strands.hooks import AfterModelCallEvent, AfterToolCallEvent, BeforeToolCallEvent, BeforeToolsEvent
 from strands.tools.executors import SequentialToolExecutor
 
 from streamjournal import AsyncJournal, InvalidEntryError, Journal, current_session
@@ -313,7 +313,28 @@ def test_a_direct_call(journal: Journal) -> None:
     assert start.parent_id is None
 
 
-def test_a_model_that_fails_and_is_tried_again(journal: Journal) -> None:
+def test_a_model_that_is_asked_again(journal: Journal) -> None:
+    """Each attempt within a cycle says which it is; the next cycle begins at 1."""
+
+    def again(event: AfterModelCallEvent) -> None:
+        event.retry = event.exception is not None
+
+    bot = agent(
+        RuntimeError("busy"),
+        call(("t1", "load", {"path": "a"})),
+        say("ok"),
+        tools=[load],
+        hooks=[JournalHooks(journal, session_id="s")],
+    )
+    bot.add_hook(again, AfterModelCallEvent)
+    bot("go")
+    entries = told(journal, "s", ["MODEL"])
+    assert [e.event_type for e in entries[1::2]] == ["MODEL_ERROR", "MODEL_END", "MODEL_END"]
+    assert [e.details["attempt"] for e in entries[::2]] == [1, 2, 1]
+    assert [e.event_type for e in told(journal, "s", ["AGENT"])] == ["AGENT_START", "AGENT_END"]
+
+
+def test_a_model_that_fails(journal: Journal) -> None:
     """A model's failure is in the journal, and so is what it makes of the invocation."""
     bot = agent(RuntimeError("no answer"), hooks=[JournalHooks(journal, session_id="s")])
     with pytest.raises(RuntimeError, match="no answer"):
