@@ -10,7 +10,7 @@ import pytest
 
 from streamjournal.agents.preamble import preamble
 from tests.docs.pages import ROOT
-from tests.e2e.commands import STREAMJOURNAL, running
+from tests.e2e.commands import STREAMJOURNAL, done_well, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
@@ -19,7 +19,9 @@ JOB = ROOT / "docs" / "examples" / "sandbox_job.py"
 
 def test_a_tail_shows_what_the_sandbox_job_prints_while_it_runs() -> None:
     """Two processes: `run` journals the example, `tail` has its entries before the job has ended."""
+    done_well("write", "jobs", "NOTE")
     with running("tail", "jobs", "-o", "json") as tail:
+        assert b"NOTE" in tail.line()  # it follows from here on
         job = subprocess.Popen(
             [STREAMJOURNAL, "run", "--session", "jobs", "--", sys.executable, str(JOB), "0.4"],
             stdin=subprocess.DEVNULL,
