@@ -205,10 +205,16 @@ def test_a_nonce_that_could_not_be_told_from_a_marker_is_refused(nonce: str) -> 
         MarkerParser(nonce)
 
 
+TEXT = '{"n":1}'
 HALVES = [BEGIN, END, *markers("n"), "===", "=", BEGIN[:9], BEGIN[9:], END[5:], "\u00e9"]
 BYTES = [b"\n", b"\r\n", b"\r", b'{"n":1}', b'{"n":\n2}', b"[]", b"{", b"\x1b[1m", b"x" * 30]
+WHOLE = [block(TEXT, newline).encode() for newline in ("\n", "\r\n", "")]
 PIECES = st.lists(
-    st.one_of(st.binary(max_size=6), st.sampled_from([*(half.encode() for half in HALVES), *BYTES])),
+    st.one_of(
+        st.binary(max_size=6),
+        st.sampled_from([*(half.encode() for half in HALVES), *BYTES]),
+        st.sampled_from(WHOLE),
+    ),
     max_size=14,
 )
 
@@ -236,3 +242,13 @@ def test_whatever_is_around_blocks_comes_back(before: str, entries: list[dict], 
     found = extract(printed)
     assert found.output == before + after
     assert found.entries == entries
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_every_single_cut_gives_the_same(newline: str) -> None:
+    """Within each marker, within the newline after a block, within a character."""
+    data = f"é{newline}{block(TEXT, newline)}é{BEGIN}{{}}{END}{newline}\rz".encode()
+    whole = parse(data)
+    assert whole.output == f"é{newline}é{newline}\rz".encode()
+    for cut in range(len(data)):
+        assert parse(data, [cut]) == whole
