@@ -36,7 +36,7 @@ from streamjournal.stream.port import Shard, Stream
 
 _log = structlog.get_logger("streamjournal.ingest")
 _GRACE = 8.0  # seconds that a stop leaves for flushing; the process has 10
-_RELEASE_SECONDS = 1.0
+_RELEASE_SECONDS = 1.5  # more, for letting go of the leases
 _DRAIN_PATIENCE = 10.0  # seconds that a drain waits for what does not answer
 _TRIM_EVERY = 60.0
 _LONGEST_ROUND = 0.5  # seconds, so that a lease that was let go is taken up in less than one
@@ -74,6 +74,7 @@ class Worker:
         self._trouble = trouble
         self._drain = drain
         self._stop = anyio.Event()
+        self._stopped = float("inf")  # when it was told to
         self._sync = ShardSync(leases, sink.name, clock)
         self._sightings = Sightings(clock, settings.lease_seconds)
         self._drained = Drained(stream)
@@ -87,6 +88,7 @@ class Worker:
 
     def stop(self) -> None:
         """Flush, checkpoint, release, end. Callable from the worker's own loop."""
+        self._stopped = min(self._stopped, self._clock.monotonic())
         self._stop.set()
 
     async def run(self) -> None:
@@ -111,7 +113,8 @@ class Worker:
         There may be some: of tasks that were cut short, of what was asked for in vain, of what was taken or
         released by a write without an answer.
         """
-        with anyio.move_on_after(_RELEASE_SECONDS):
+        left = self._stopped + _GRACE - self._clock.monotonic() if self._gave_up is None else 0.0
+        with anyio.move_on_after(max(0.0, left) + _RELEASE_SECONDS):
             while True:
                 try:
                     named = [row for row in await self._leases.rows() if row.left_by(self.name) is not row]

@@ -187,8 +187,8 @@ class MergedRead:
                 continue  # the entry came from a descendant
             if shard == reached.shard:
                 return place.isdigit() and int(reached.sequence) > int(place)
-            if shard in lineage.ancestors(reached.shard):
-                return True
+            if shard in lineage.ancestors(reached.shard) or not lineage.knows(shard):
+                return True  # what is not listed any more is an ancestor that has expired
         return False
 
     async def _body(self, body: Body) -> AsyncGenerator[Block, None]:

@@ -231,3 +231,35 @@ async def test_what_is_no_cursor_is_refused() -> None:
     for text, session in ((cursor, "t"), (cursor, None), (newer, "s"), ("", "s"), ("?", "s"), ("e30", "s")):
         with pytest.raises(CursorError):
             Cursor.parse(text, session_id=session)
+
+
+async def test_a_cursor_from_an_expired_shard_into_a_journal_that_began_anew() -> None:
+    """Its last entry is nowhere any more; the reader is told, and gets the journal from its start."""
+    rig = Rig()
+    await rig.put("s", 1)
+    _, cursors, _ = await read(rig)  # from the stream: there is no journal yet
+    await rig.drain()
+    rig.stream.split(SHARD)
+    await rig.put("s", 2)
+    await rig.drain()
+    rig.stream.forget(SHARD)
+    rig.store.delete_journal("s")
+    await rig.put("s", 3)
+    await rig.drain()
+    await rig.put("s", 4)
+    rest, _, missing = await read(rig, cursors[-1])
+    assert [x for x in rest if x.startswith(WRITER)] == ids(3, 4)
+    assert missing == ["journal"]
+
+
+async def test_a_deleted_journals_cursor_does_not_hide_the_one_that_takes_its_place() -> None:
+    """Also if it was read while there was no journal at all."""
+    rig = await half_flushed()
+    _, cursors, _ = await read(rig)
+    rig.store.delete_journal("s")
+    _, after, _ = await read(rig, cursors[-1])
+    await rig.put("s", 10)
+    await rig.drain()
+    rest, _, missing = await read(rig, after[-1])
+    assert ids(10)[0] in rest
+    assert missing == ["journal"]

@@ -408,3 +408,29 @@ async def test_reads_while_a_worker_flushes() -> None:
             assert len(found) >= before
         await until(lambda: len(rig.numbers("s")) == 200)
         await worker.stop()
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+async def test_a_reader_whose_clock_is_wrong_reads_everything(skew: float) -> None:
+    """Only the stream's own clock says what was there when it began."""
+    rig = Rig()
+    for n in range(1, 2_101):  # more than one read gives
+        await rig.put("s", n)
+    access = rig.access()._replace(clock=virtual_clock(skew=skew))
+    merged = MergedRead(access, "s")
+    found = [line async for block in merged.blocks() for line in block.lines]
+    assert len(found) == 2_100
+    assert merged.complete
+
+
+async def test_two_readers_that_share_a_window_each_see_what_was_there_when_they_began() -> None:
+    """An old answer that nothing follows is not believed by who came later."""
+    rig = Rig()
+    access = rig.access()
+    follower = access.feeds.follow("shardId-000000000000", "TRIM_HORIZON")
+    await rig.put("s", 1)
+    await follower.next()
+    await rig.put("s", 2)
+    merged = MergedRead(access, "s")
+    assert sum([len(block.lines) async for block in merged.blocks()]) == 2
+    await follower.aclose()
