@@ -147,8 +147,11 @@ class MergedRead:
             async for block in blocks:
                 yield block
         if self.head is None:
-            return  # a cursor into a journal that is gone stays one: what begins in its place is another
-        elif self._is_anew(self.head, start):
+            if start.generation is not None:
+                self.missing.append(Missing("journal", "it was deleted since the cursor"))
+            self._cursor = self._cursor.at(generation=None, offset=0)
+            return
+        if self._is_anew(self.head, start):
             self.missing.append(Missing("journal", "it was begun anew since the cursor; read from its start"))
             self._begin_at(Cursor(self.session_id, stream=self._cursor.stream))
         elif self._sought is not None and self._is_past(self.head, start):
@@ -182,13 +185,16 @@ class MergedRead:
         if reached is None or reached.stream != cursor.stream or self.state is None:
             return False
         lineage = lineage_of(self.state.shards)
-        for shard, place in cursor.shards.items():
+        listed = {shard: place for shard, place in cursor.shards.items() if lineage.knows(shard)}
+        if cursor.shards and not listed:  # what is not listed any more is an ancestor that has expired
+            return True
+        for shard, place in listed.items():
             if any(shard in lineage.ancestors(other) for other in cursor.shards):
                 continue  # the entry came from a descendant
             if shard == reached.shard:
                 return place.isdigit() and int(reached.sequence) > int(place)
-            if shard in lineage.ancestors(reached.shard) or not lineage.knows(shard):
-                return True  # what is not listed any more is an ancestor that has expired
+            if shard in lineage.ancestors(reached.shard):
+                return True
         return False
 
     async def _body(self, body: Body) -> AsyncGenerator[Block, None]:
