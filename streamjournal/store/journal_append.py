@@ -131,8 +131,8 @@ def _extend(folder: Path, fd: int, lock_fd: int, base: str, lines: bytes, meta: 
         if start < before.size:  # the journal goes on after what is left; `verify` tells what is missing
             import structlog  # it takes as long to import as a whole read may take
 
-            log = structlog.get_logger("streamjournal.store")
-            log.error("journal_was_cut", journal=f"{folder}/{JOURNAL}", size=start, committed=before.size)
+            _log = structlog.get_logger("streamjournal.store")
+            _log.error("journal_was_cut", journal=f"{folder}/{JOURNAL}", size=start, committed=before.size)
         data = lines if _ends_with_newline(body, before, start) else b"\n" + lines
         _write_intent(lock_fd, _Intent(before.version, start, len(data), data[:_BEGINNING]))
         try:
