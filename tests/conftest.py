@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytest_plugins = ["tests.emulators.fixtures"]
@@ -25,6 +28,17 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # asking it for credentials takes seconds
     monkeypatch.setenv("STREAMJOURNAL_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(autouse=True)
+def clean_logging() -> Iterator[None]:
+    """How a command that ran in this process logs is not how the next test's code does."""
+    loggers = [logging.getLogger(), logging.getLogger("streamjournal.emit")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ async def probe(s3: Any, bucket: str, key: str) -> None:
     """
     scratch = {"Bucket": bucket, "Key": key}
     with explained(bucket):
-        await s3.put_object(**scratch, Body=_BODY, IfNoneMatch="*")
+        await _begin(s3, scratch)
         try:
             await _must_be_refused(
                 bucket,
@@ -49,6 +49,17 @@ async def probe(s3: Any, bucket: str, key: str) -> None:
             await _probe_multipart(s3, scratch)
         finally:
             await _tidy("scratch_object_not_deleted", key, s3.delete_object(**scratch))
+
+
+async def _begin(s3: Any, scratch: dict[str, str]) -> None:
+    """Make the object. That it is there already can only be this request itself, sent again by the
+    connection below the SDK when its answer was lost.
+    """
+    try:
+        await s3.put_object(**scratch, Body=_BODY, IfNoneMatch="*")
+    except S3_ERRORS as problem:
+        if not is_refused_condition(problem):
+            raise
 
 
 async def _probe_multipart(s3: Any, scratch: dict[str, str]) -> None:

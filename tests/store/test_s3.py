@@ -510,6 +510,13 @@ async def test_the_probe_finds_a_store_that_knows_no_conditions(rig: S3Rig, faul
         await rig.store.probe()
 
 
+async def test_the_probe_survives_its_own_request_sent_twice(rig: S3Rig, faulty: FaultyClient) -> None:
+    """The connection below the SDK may send a PUT again when it breaks; then the object is there already."""
+    faulty.faults = [Fault("put_object", answer("PreconditionFailed", 412), done=True)]
+    await rig.store.probe()
+    assert faulty.calls[-1] == "delete_object"
+
+
 async def test_a_probe_that_is_cancelled_tidies_up(rig: S3Rig, faulty: FaultyClient) -> None:
     """Its time may be up in the middle; the scratch object and upload go all the same."""
     scope = anyio.CancelScope()
