@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 
 from streamjournal.admin.doctor import Check, Diagnosis, diagnose
 from streamjournal.admin.doctor import home as doctor_home
@@ -244,8 +245,23 @@ async def test_a_table_of_another_application_ends_the_look_at_lag() -> None:
 
     it.leases.rows = refuse  # type: ignore[method-assign]
     found = await it.look()
-    assert list(found) == ["shards", "leases"]
-    assert found["leases"].result == "failed"
+    assert list(found) == ["shards", "leases", "lag"]
+    assert (found["leases"].result, found["lag"].result) == ("failed", "skipped")
+
+
+@simulated
+async def test_a_table_that_asks_for_patience_ends_the_look_at_lag() -> None:
+    """Without checkpoints, everything that the stream still keeps would seem to wait."""
+    it = Bench()
+    await it.lease(SHARD, checkpoint=await it.put())
+    await trio.sleep(0.9 * DAY)
+
+    async def busy() -> list[Lease]:
+        raise ThrottledError("busy")
+
+    it.leases.rows = busy  # type: ignore[method-assign]
+    results = {name: check.result for name, check in (await it.look()).items()}
+    assert results == {"shards": "ok", "leases": "warning", "lag": "skipped"}
 
 
 @simulated
