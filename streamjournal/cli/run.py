@@ -44,7 +44,7 @@ def run(
     try:
         handle = journal.session(session or f"run-{journal.clock.draw_id()}")
         around: AbstractContextManager[Any] = nullcontext()
-        if session is None:
+        if not session:
             notice(f"session {handle.session_id}")
             around = handle
         environment = {**os.environ, SESSION_VARIABLE: handle.session_id}

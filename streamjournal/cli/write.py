@@ -25,8 +25,11 @@ def write(
     event: Annotated[str | None, typer.Argument(metavar="[EVENT]", help="TOOL_START, NOTE, …")] = None,
     tool: Annotated[str | None, typer.Option("--tool", metavar="NAME", help="The tool's name.")] = None,
     level: Annotated[
-        str, typer.Option("-l", "--level", metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR, CRITICAL.")
-    ] = "INFO",
+        str | None,
+        typer.Option(
+            "-l", "--level", metavar="LEVEL", help="DEBUG, INFO (if none is given), WARNING, ERROR, CRITICAL."
+        ),
+    ] = None,
     detail: Annotated[
         list[str] | None,
         typer.Option("-d", "--detail", metavar="KEY=VALUE", help="VALUE as JSON where it is, else as text."),
@@ -47,6 +50,9 @@ def write(
     if jsonl is not None:
         if session is not None or event is not None:
             raise typer.BadParameter("with --jsonl, the lines say session and event", param_hint="SESSION")
+        for option, given in (("--tool", tool), ("--level", level), ("--detail", detail or None)):
+            if given is not None:
+                raise typer.BadParameter("with --jsonl, the lines say it", param_hint=option)
         with (
             _open(jsonl) as (file, size),
             Journal(overflow="raise") as journal,
@@ -55,9 +61,13 @@ def write(
             raise typer.Exit(_Import(journal, waiting, redact=redact).run(file, size))
     if session is None or event is None:
         raise typer.BadParameter("give SESSION and EVENT, or --jsonl FILE", param_hint="SESSION")
+    if redact:
+        raise typer.BadParameter("only with --jsonl", param_hint="--redact")
     details = dict(_detail(pair) for pair in detail or ())
     with Journal() as journal, _Waiting(journal, timeout) as waiting:
-        receipt = journal.emit(event, session_id=session, tool_name=tool, level=level, details=details)
+        receipt = journal.emit(
+            event, session_id=session, tool_name=tool, level=level or "INFO", details=details
+        )
         if waiting.settle():
             raise typer.Exit(waiting.give_up())
         receipt.result(0)

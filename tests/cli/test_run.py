@@ -82,9 +82,10 @@ def test_output_and_exit_code_are_the_commands(command: Command) -> None:
     assert end.details["error"]["message"] == "exit code 3"
 
 
-def test_a_session_of_its_own_begins_and_ends(command: Command) -> None:
-    """Without --session, stderr says which one it is; it ends as the command did."""
-    outcome = command("run", "sh", "-c", "exit 1")
+@pytest.mark.parametrize("option", [(), ("--session", "")])
+def test_a_session_of_its_own_begins_and_ends(command: Command, option: tuple[str, ...]) -> None:
+    """Without --session, or with an empty one, stderr says which one it is; it ends as the command did."""
+    outcome = command("run", *option, "sh", "-c", "exit 1")
     session = outcome.err.strip().removeprefix("session ")
     assert outcome.code == 1
     assert events(session) == ["SESSION_START", "TOOL_START", "TOOL_ERROR", "SESSION_END"]
