@@ -20,7 +20,7 @@ from bedrock_agentcore.tools.code_interpreter_client import DEFAULT_IDENTIFIER, 
 from streamjournal.agents.code_results import CodeResults, Outcome
 from streamjournal.agents.sandbox_entries import SandboxOutput
 from streamjournal.core.errors import StreamjournalError
-from streamjournal.core.jsonable import bounded_json
+from streamjournal.emit.redaction import bounded_json
 from streamjournal.emit.spans import MAX_RESULT_BYTES, Span, describe_error
 
 if TYPE_CHECKING:

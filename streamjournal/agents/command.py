@@ -20,8 +20,7 @@ import anyio
 import anyio.to_thread
 
 from streamjournal.agents.sandbox_entries import SandboxOutput
-from streamjournal.core.jsonable import bounded_json
-from streamjournal.emit.redaction import REDACTED, is_secret_name
+from streamjournal.emit.redaction import REDACTED, bounded_json, is_secret_name
 from streamjournal.emit.spans import MAX_RESULT_BYTES, Span
 
 if TYPE_CHECKING:

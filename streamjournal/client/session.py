@@ -87,9 +87,9 @@ class _SessionBase:
         return Span(self, self.journal.clock, tool_name, arguments)
 
     def _start(self) -> None:
+        self.emit(SESSION_START)  # first: a closed journal raises, and leaves the code where it was
         self._inside = at_place(self, None)
         self._inside.__enter__()
-        self.emit(SESSION_START)
 
     def _end(self, error: BaseException | None) -> None:
         """SESSION_END; its id's number is the count of this writer's entries, so a lost tail shows."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import AsyncGenerator, Callable, Generator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from streamjournal.core.jsonable import bounded_json
+from streamjournal.emit.redaction import bounded_json
 from streamjournal.emit.spans import Span, at_place, current_place
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_ARGUMENT_BYTES: Final = 4_096  # of one argument's JSON; what is longer is shown in part
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in the name of a tool, or of its session
 _SELF: Final = ("self", "cls")
 
 
@@ -30,7 +32,7 @@ def traced(
         open_session: gives the session for a call with none around it; its argument is the tool's name.
         tool_name: else the function's own name.
     """
-    name = tool_name or str(getattr(function, "__name__", type(function).__name__))
+    name = _UNFIT.sub("-", tool_name or str(getattr(function, "__name__", type(function).__name__)))[:80]
     bind = _binder(function)
 
     def span(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Span:

@@ -67,15 +67,6 @@ def encode_value(value: Any) -> bytes:
         return _plain.encode(to_jsonable(value))
 
 
-def bounded_json(value: Any, limit: int) -> msgspec.Raw:
-    """Any value as JSON; one of more than `limit` bytes as `{"$cut": its bytes, "start": "…"}`."""
-    encoded = encode_value(value)
-    if len(encoded) > limit:
-        start = encoded[: max(0, limit - 64)].decode("utf-8", "ignore")
-        encoded = _plain.encode({"$cut": len(encoded), "start": start})
-    return msgspec.Raw(encoded)
-
-
 def _as_mapping(details: Any) -> dict[str, Any]:
     converted = to_jsonable(details)
     if not _is_mapping(details) or not isinstance(converted, dict):

@@ -20,12 +20,12 @@ import decimal
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Final
 
 import msgspec
 
-from streamjournal.core.jsonable import encode_details
+from streamjournal.core.jsonable import encode_details, encode_value
 
 REDACTED: Final = "<redacted>"
 MARK: Final = "$redacted"  # the key under which details say what was taken out, and where
@@ -52,13 +52,14 @@ _ATOMS: Final = frozenset(
 # One search for each first character that is rare: a search for either of two stops ten times as often.
 _AWS: Final = re.compile(rb"A[KS]IA[A-Z2-7]{16}").search
 _JWT: Final = re.compile(rb"yJ[\w-]{10}").search
-_BEARER_OR_PEM: Final = re.compile(rb"B(?:earer [\w.~+/-]{8}|EGIN [A-Z ]*PRIVATE KEY)").search
+_BEARER_OR_PEM: Final = re.compile(rb"B(?:earer [\w.~+/-]{8}|EGIN [A-Z ]{0,40}PRIVATE KEY)").search
 
 _FORMS: Final = re.compile(
     r"\b(?P<aws_key>A[KS]IA[A-Z2-7]{16})\b"
-    r"|\b(?P<jwt>eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*)"
+    r"|(?<![\w-])(?P<jwt>eyJ[\w-]{8,4096}\.eyJ[\w-]{8,16384}\.[\w-]*)"
     r"|\bBearer (?P<bearer>[\w.~+/-]{8,}=*)"
-    r"|(?P<private_key>-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))",
+    r"|(?P<private_key>-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"
+    r".*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z))",
     re.DOTALL,
 )
 
@@ -148,8 +149,8 @@ class Redaction:
         found: list[str] = []
         try:
             plain = self._clean(msgspec.json.decode(details), "", found)
-        except RecursionError:  # what cannot be gone through must not pass
-            return encode_details({MARK: ["all: nested too deep to be looked through"]})
+        except Exception as problem:  # noqa: BLE001  # too deep, or raw JSON that is none: it must not pass
+            return encode_details({MARK: [f"all: it cannot be looked through ({type(problem).__name__})"]})
         if found:
             before = plain.get(MARK)
             plain[MARK] = [*(before if isinstance(before, list) else []), *found]
@@ -164,7 +165,9 @@ class Redaction:
 
     def _clean(self, value: Any, path: str, found: list[str]) -> Any:
         if isinstance(value, dict):
-            return {name: self._clean_named(name, item, path, found) for name, item in value.items()}
+            return {
+                clean_text(name): self._clean_named(name, item, path, found) for name, item in value.items()
+            }
         if isinstance(value, list):
             return [self._clean(item, f"{path}[{i}]", found) for i, item in enumerate(value)]
         if isinstance(value, str):
@@ -172,7 +175,10 @@ class Redaction:
         return value
 
     def _clean_named(self, name: str, value: Any, path: str, found: list[str]) -> Any:
-        where = f"{path}.{name}" if path else name
+        shown = clean_text(name)
+        where = f"{path}.{shown}" if path else shown
+        if shown is not name and shown != name:
+            found.append(f"{where}: name")
         if name == MARK or value is None or isinstance(value, bool) or not self._judged[name]:
             return self._clean(value, where, found)
         if isinstance(value, int | float) and not _SECRET_WORDS.difference(_MAY_BE_COUNTS).intersection(
@@ -181,6 +187,45 @@ class Redaction:
             return value
         found.append(where)
         return REDACTED
+
+
+def clean_text(text: str) -> str:
+    """A text without secrets of a known form."""
+    return _FORMS.sub(lambda match: _take_out(match, "", []), text)
+
+
+_CLEANER: Final = Redaction()
+
+
+def bounded_json(value: Any, limit: int) -> msgspec.Raw:
+    """Any value as JSON; one of more than `limit` bytes as `{"$cut": its bytes, "start": "…"}`.
+
+    What is cut is text from then on, in which names cannot be told from values. So secrets are taken out
+    of it before. A long sequence is not gone through further than its beginning. Never raises.
+    """
+    beginning = _beginning_of(value, limit)
+    encoded = encode_value(beginning)
+    if len(encoded) <= limit and beginning is value:
+        return msgspec.Raw(encoded)
+    size = len(encoded) if beginning is value else f"{len(value)} items"
+    clean = msgspec.json.decode(_CLEANER.clean(msgspec.Raw(b'{"value":' + encoded + b"}")))
+    text = encode_value(clean.get("value", clean))
+    start = text[: max(0, limit - 64)].decode("utf-8", "ignore")
+    return msgspec.Raw(encode_value({"$cut": size, "start": start}))
+
+
+def _beginning_of(value: Any, limit: int) -> Any:
+    """The value, or so much of a long one that the bound is reached: each item is two bytes at least."""
+    try:
+        if isinstance(value, str | bytes) or not hasattr(value, "__len__") or len(value) <= limit:
+            return value
+        if isinstance(value, dict):
+            return dict(islice(value.items(), limit))
+        if isinstance(value, list | tuple | set | frozenset):
+            return list(islice(value, limit))
+        return repr(value)[:limit]  # an array, a data set: going through it may take long, or ask a server
+    except Exception as problem:  # noqa: BLE001  # the value's own code runs
+        return f"<{type(value).__name__} that cannot be shown: {type(problem).__name__}>"
 
 
 def _take_out(match: re.Match[str], path: str, found: list[str]) -> str:

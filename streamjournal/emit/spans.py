@@ -20,8 +20,8 @@ from typing import Any, Final, NamedTuple, Self
 
 from streamjournal.core.clock import Clock
 from streamjournal.core.errors import StreamjournalError
-from streamjournal.core.jsonable import bounded_json
 from streamjournal.emit.receipt import Receipt
+from streamjournal.emit.redaction import bounded_json, clean_text
 
 _log = logging.getLogger("streamjournal.emit")
 
@@ -181,5 +181,6 @@ def describe_error(error: BaseException) -> dict[str, str]:
     return {
         "type": type(error).__name__,
         "message": message,
-        "traceback": "".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARS:],
+        # cleaned before it is cut: half a key has no form that is known
+        "traceback": clean_text("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:],
     }

@@ -26,7 +26,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         generation: of the journal; another one means that the journal was begun anew.
         offset: bytes of the journal that are behind this place for certain.
         last_id: id of the last entry given out, if that came from the stream; of all sessions, its
-            `shard:sequence:index`.
+            `shard:sequence:index`, and those of other records of which a part was given out.
         shards: shard -> sequence number of the last record given out whole (of a session: of the record
             that the last entry is in).
         stream: digest of the stream that they are of; in another one they say nothing.

@@ -9,6 +9,7 @@ from typing import Any
 
 from streamjournal.core.clock import parse_timestamp
 from streamjournal.core.entry import Entry, Envelope, decode_entry, envelope_of, level_rank
+from streamjournal.core.errors import InvalidEntryError
 
 Where = Callable[[Entry], object] | Mapping[str, Any]
 
@@ -64,7 +65,13 @@ class Filter:
         envelope = envelope_of(line)
         if envelope is None or not self._passes(envelope):
             return False
-        return self._where is None or bool(self._where(decode_entry(line)))
+        if self._where is None:
+            return True
+        try:
+            entry = decode_entry(line)
+        except InvalidEntryError:
+            return True  # whoever decodes it next says what is wrong with it; here it would not be told
+        return bool(self._where(entry))
 
     def _passes(self, envelope: Envelope) -> bool:
         if self._event_types is not None and envelope.event_type not in self._event_types:
@@ -98,6 +105,8 @@ class Filter:
 def _predicate(where: Where) -> Callable[[Entry], object]:
     if callable(where):
         return where
+    if not isinstance(where, Mapping):
+        raise InvalidEntryError("where", f"must be a function of the entry, or a mapping; not {where!r}")
     wanted = dict(where)
 
     def holds(entry: Entry) -> bool:

@@ -11,7 +11,7 @@ waiting (a timeout around `anext`) loses nothing, and one that is slow slows onl
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from types import TracebackType
@@ -85,7 +85,8 @@ class Tail:
         self._ready: deque[tuple[bytes, Callable[[], Cursor]]] = deque()
         self._base = start  # the cursor where the history ends
         self._places: dict[str, str] = {}  # of the consumer: shard -> the last record gone through
-        self._skip: str | None = None  # the last entry given out before, by its place
+        self._skips: dict[str, str] = {}  # shard -> the last entry given out of a record's, by its place
+        self._unread: deque[_News] = deque()
         self._numbered: OrderedDict[str, Numbered] = OrderedDict()
         self._starts: dict[str, str] = {}  # where to begin in the shards listed first
         self._shards: dict[str, Shard] = {}
@@ -128,7 +129,7 @@ class Tail:
         """The next line; it may be cancelled and called again. StopAsyncIteration only without `follow`."""
         while not self._ready:
             try:
-                news = await self._receive.receive()
+                news = self._unread.popleft() if self._unread else await self._receive.receive()
             except (anyio.EndOfStream, anyio.ClosedResourceError):
                 raise StopAsyncIteration from None
             if isinstance(news, Exception):
@@ -145,14 +146,22 @@ class Tail:
         return line
 
     def _take(self, news: _News) -> None:
-        for record in news.records:
-            items = self._new_items(record)
+        for i, record in enumerate(news.records):
+            try:
+                items = self._new_items(record)
+            except Exception:  # of the consumer's own test: what it was not asked about yet is not skipped
+                self._unread.appendleft(news._replace(records=news.records[i:]))
+                raise
             if items:
                 # A session's cursor names the record that the entry is in, since the entry's id tells
                 # what of it is behind. Without a session it names the last whole record.
                 at = {} if self.session_id is None else {record.shard: record.sequence}
                 base = self._base.at(shards=self._places | at)
-                after = _after_place if self.session_id is None else _after_item
+                after = (
+                    _after_item
+                    if self.session_id is not None
+                    else partial(_after_place, [*self._skips.values()])
+                )
                 self._ready += [(item.line, partial(after, base, item)) for item in items]
             self._places[record.shard] = record.sequence
         if news.ended and self.session_id is None:
@@ -165,13 +174,14 @@ class Tail:
             for session_id, item in parse_record(record, self._digest).items
             if self.session_id in (None, session_id)
         ]
-        if self._skip is not None and self._skip.startswith(f"{record.shard}:{record.sequence}:"):
-            upto = int(self._skip.rpartition(":")[2])  # the cursor's reader got this record up to here
+        skip = self._skips.get(record.shard, "")
+        if skip.startswith(f"{record.shard}:{record.sequence}:"):
+            upto = int(skip.rpartition(":")[2])  # the cursor's reader got this record up to here
             found = [(session_id, item) for session_id, item in found if item.place > upto]
-            self._skip = None
-        return [
-            item for session_id, item in found if self._is_new(session_id, item) and self._passes(item.line)
-        ]
+        passing = [self._passes(item.line) for _, item in found]  # first, since it may raise
+        self._skips.pop(record.shard, None)
+        new = [self._is_new(session_id, item) for session_id, item in found]
+        return [item for (_, item), a, b in zip(found, passing, new, strict=True) if a and b]
 
     def _is_new(self, session_id: str, item: Item) -> bool:
         numbered = self._numbered.get(session_id)
@@ -253,7 +263,8 @@ class Tail:
         resume = self._resume
         if resume is not None and resume.stream in ("", state.digest):
             self._starts = {shard.id: resume.shards.get(shard.id, TRIM_HORIZON) for shard in state.shards}
-            self._skip = resume.last_id
+            places = resume.last_id.split(",") if resume.last_id else []
+            self._skips = {place.partition(":")[0]: place for place in places}
         elif resume is not None:
             self.missing.append(Missing("stream", "it is another one since the cursor; read from its start"))
         else:
@@ -343,5 +354,6 @@ def _after_item(base: Cursor, item: Item) -> Cursor:
     return base.at(last_id=id_of(item.line))
 
 
-def _after_place(base: Cursor, item: Item) -> Cursor:
-    return base.at(last_id=place_of(item))
+def _after_place(skips: Sequence[str], base: Cursor, item: Item) -> Cursor:
+    """Other shards' records that were given out in part, and did not come again yet, stay so."""
+    return base.at(last_id=",".join([place_of(item), *skips]))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from streamjournal import AsyncJournal, Entry, Journal, current_session
-from streamjournal.core.errors import NoCurrentSessionError
+from streamjournal.core.errors import ClosedJournalError, NoCurrentSessionError
 from streamjournal.emit.spans import MAX_RESULT_BYTES
 
 
@@ -357,3 +357,32 @@ async def test_the_async_journal_has_the_same(anyio_backend_name: str) -> None:
             ("TOOL_END", "outer"),
         ]
         assert found[2].parent_id == outer.id
+
+
+def test_a_session_of_a_closed_journal_leaves_the_code_where_it_was() -> None:
+    """Its start raises; what runs after it is not taken for a part of it."""
+    journal = Journal()
+    journal.close()
+    with pytest.raises(ClosedJournalError), journal.session("s"):
+        pass
+    with pytest.raises(NoCurrentSessionError):
+        current_session()
+
+
+@pytest.mark.parametrize("name", ["t" * 250, "é" * 200, "two\nlines"])
+def test_odd_names_of_tools(journal: Journal, name: str) -> None:
+    """Also a session that is named after one can be."""
+
+    @journal.traced(tool_name=name)
+    def works() -> str:
+        return current_session().session_id
+
+    assert len(journal.read(works()).all()) == 2
+
+
+def test_a_secret_in_a_traceback_is_cleaned_before_it_is_cut(journal: Journal) -> None:
+    """Half a key would have no form that is known."""
+    key = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA" * 200 + "\n-----END RSA PRIVATE KEY-----"
+    with pytest.raises(ValueError, match="BEGIN"), journal.session("s").tool("x"):
+        raise ValueError(key + "x" * 1600)
+    assert "MIIEpAIBAAKCAQEA" not in str(entries(journal)[1].details)

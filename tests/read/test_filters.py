@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from streamjournal.core.errors import InvalidEntryError
 from streamjournal.read.filters import EVERYTHING, Filter
 
 LINE = (
@@ -58,3 +59,18 @@ def test_older_lines() -> None:
         assert not Filter(level="WARNING")(old)
         assert Filter(text="É")(old)
         assert not Filter(since=MOMENT)(old)  # its timestamp names no moment
+
+
+def test_a_line_that_cannot_be_decoded_is_not_hidden_by_where() -> None:
+    """It passes, so that the read can say what is wrong with it."""
+    line = (
+        b'{"id":"w-1","timestamp":"t","session_id":"s","event_type":"X","tool_name":null,"level":"INFO",'
+        b'"details":{"n":1e400}}'
+    )
+    assert Filter(where={"a": 1})(line)
+
+
+def test_where_is_a_function_or_a_mapping() -> None:
+    """Anything else is told at once."""
+    with pytest.raises(InvalidEntryError, match="where must be a function"):
+        Filter(where=5)  # type: ignore[arg-type]

@@ -447,3 +447,53 @@ async def test_a_resend_from_before_a_tail_of_all_sessions() -> None:
         await rig.put("s", 6)
         await rig.put("s", 5)
         assert await take(tail, 2) == ids(6, 5)
+
+
+@pytest.mark.parametrize("first_is_low", [True, False])
+async def test_a_tail_of_all_sessions_resumed_twice_within_a_record(*, first_is_low: bool) -> None:
+    """What was given out of a record that did not come again yet stays behind, in the next cursor too."""
+    low = next(s for s in "abcdefgh" if hash_of(s) < 2**127)
+    high = next(s for s in "abcdefgh" if hash_of(s) >= 2**127)
+    first, second = (low, high) if first_is_low else (high, low)
+    rig = Rig(shards=2)
+    found: list[tuple[str, str]] = []
+
+    async def listen(cursor: Cursor | None, *, upto: int, put: bool = False) -> Cursor:
+        async with Tail(rig.access(), None, history=0, resume=cursor) as tail:
+            if put:
+                await anyio.sleep(1)
+                await rig.put(first, 1, 2, 3, 4)
+            with anyio.move_on_after(5):
+                while len(found) < upto:
+                    entry = decode_envelope(await anext(tail))
+                    found.append((entry.session_id, entry.id))
+            return Cursor.parse(str(tail.cursor), session_id=None)
+
+    cursor = await listen(None, upto=2, put=True)
+    await rig.put(second, 1)
+    cursor = await listen(cursor, upto=3)
+    await listen(cursor, upto=99)
+    assert len(found) == len(set(found)) == 5
+
+
+async def test_a_test_that_raises_skips_nothing() -> None:
+    """Its error comes out once for each try; what was not asked about is not passed over."""
+    rig = Rig()
+    failures = [KeyError("x"), KeyError("x")]
+
+    def odd(entry: Any) -> bool:
+        if entry.id.endswith("-2") and failures:
+            raise failures.pop()
+        return True
+
+    got: list[str] = []
+    async with Tail(rig.access(), "s", Filter(where=odd)) as tail:
+        await anyio.sleep(1)
+        await rig.put("s", 1, 2, 3)
+        await rig.put("s", 4)
+        while len(got) < 6:
+            try:
+                got += await take(tail, 1)
+            except KeyError:
+                got.append("raised")
+    assert got == ["raised", "raised", *ids(1, 2, 3, 4)]

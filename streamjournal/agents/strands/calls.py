@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 
 from streamjournal.client import AsyncSession, Session
 from streamjournal.client.traced import MAX_ARGUMENT_BYTES
-from streamjournal.core.jsonable import bounded_json, encode_value
+from streamjournal.core.jsonable import encode_value
+from streamjournal.emit.redaction import bounded_json
 from streamjournal.emit.spans import TOOL_END, TOOL_ERROR, Span, at_place, current_place
 
 Kind = Literal["AGENT", "MODEL", "TOOL", "MULTIAGENT", "NODE"]
