@@ -267,7 +267,7 @@ def test_a_long_sequence_is_shown_by_its_beginning() -> None:
     assert msgspec.json.decode(bounded_json([1] * 10**6, 1000))["$cut"] == "1000000 items"
     assert msgspec.json.decode(bounded_json(Rows(), 1000)) == {
         "$cut": "1000000000 items",
-        "start": '"Rows(1e9)"}',
+        "start": '"Rows(1e9)"',
     }
     assert msgspec.json.decode(bounded_json({"a": [1, 2]}, 1000)) == {"a": [1, 2]}
 
