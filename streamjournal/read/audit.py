@@ -1,7 +1,7 @@
 """The audit of a journal's lines: each an entry, each writer's numbers 1 to n, and what notices tell of.
 
 It sees every line once, in order, and remembers of them what its writers' numbers and its findings need.
-So its memory grows with the writers and the damage, and not with the journal.
+So its memory grows with the writers, the blobs and the damage, and not with the journal.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from streamjournal.core.entry import (
 from streamjournal.core.errors import InvalidEntryError
 from streamjournal.core.position import Position
 from streamjournal.core.summary import Status, Summary, status_after
+from streamjournal.read.blobs import blob_pointer, may_have_blob
 from streamjournal.read.findings import Findings
 from streamjournal.read.writer_audit import Place, WriterAudit
 
@@ -40,6 +41,7 @@ class Audit:
         entries, unnumbered, dropped: see `Verification`.
         writers: by their ids.
         positions: (stream, shard) -> the highest sequence number that a notice names.
+        blobs: place, entry id and pointer of each entry whose details are in a blob.
     """
 
     def __init__(self, session_id: str) -> None:
@@ -47,6 +49,7 @@ class Audit:
         self.findings = Findings()
         self.writers: dict[str, WriterAudit] = {}
         self.positions: dict[tuple[str, str], int] = {}
+        self.blobs: list[tuple[Place, str, dict[str, Any]]] = []
         self.unnumbered = 0
         self.dropped = 0
         self.entries = 0
@@ -68,6 +71,17 @@ class Audit:
             self._offset += len(line) + 1
             if line:
                 self._take(line, start)
+                if may_have_blob(line):
+                    self._note_blob(line, start)
+
+    def _note_blob(self, line: bytes, start: int) -> None:
+        try:
+            entry = decode_entry(line, session_id=self._session_id)
+        except InvalidEntryError:
+            return  # told as such already
+        pointer = blob_pointer(entry.details)
+        if pointer is not None:
+            self.blobs.append((Place(self._line, start), entry.id or "", pointer))
 
     def _take(self, line: bytes, start: int) -> None:  # noqa: C901  # flat, for the sake of its microseconds
         self.entries += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -35,17 +36,41 @@ def blob_pointer(details: Any) -> dict[str, Any] | None:
     return None
 
 
+def is_own_blob(session_id: str, entry_id: str | None, pointer: Mapping[str, Any]) -> bool:
+    """Whether an entry points to its own blob: whoever writes one must not make us fetch another object."""
+    return bool(pointer["$blob"] == blob_key(session_id, entry_id or ""))
+
+
+async def blob_problem(
+    store: Store, session_id: str, entry_id: str, pointer: Mapping[str, Any]
+) -> str | None:
+    """What is wrong with the blob of an entry, after "points to KEY, "; None if it is as it was put.
+
+    Raises:
+        StoreUnavailableError, NotConfiguredError: it cannot be read.
+    """
+    if not is_own_blob(session_id, entry_id, pointer):
+        return "which is not its own"
+    data = await store.get_blob(pointer["$blob"])
+    if data is None:
+        return "which is not in the store"
+    if len(data) != pointer["bytes"]:
+        return f"which has {len(data):,} bytes, and the entry says {pointer['bytes']}"
+    if hashlib.sha256(data).hexdigest() != pointer["sha256"]:
+        return "which was changed: its SHA-256 is not the one in the entry"
+    return None
+
+
 async def _resolve(
     store: Store, entry: Entry, session_id: str, pointer: dict[str, Any], missing: list[Missing]
 ) -> None:
     """Fetch the details of an entry of `session_id`; by that, not by what the line says of itself."""
-    key = blob_key(session_id, entry.id or "")
-    if pointer["$blob"] != key:  # whoever writes an entry must not make its reader fetch another object
+    if not is_own_blob(session_id, entry.id, pointer):
         missing.append(
             Missing("blob", f"entry {entry.id} points to {pointer['$blob']!r}, which is not its own")
         )
         return
-    data = await store.get_blob(key)
+    data = await store.get_blob(pointer["$blob"])
     if data is None:
         missing.append(Missing("blob", f"{pointer['$blob']} of entry {entry.id} is not in the store"))
     elif hashlib.sha256(data).hexdigest() != pointer["sha256"]:

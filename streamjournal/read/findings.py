@@ -55,6 +55,10 @@ class Findings:
             return
         self._keep(_Draft(kind, at, text))
 
+    def add_blob(self, at: Place, text: str) -> None:
+        """A line whose blob is wrong; never joined with its neighbours, since each has a key of its own."""
+        self._keep(_Draft("blob", at, text))
+
     def add_number(self, kind: str, at: Place, writer: str, n: int, behind: int) -> None:
         """A number of a writer that should not stand there, since the writer was at `behind`."""
         latest = self._latest

@@ -20,6 +20,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
             ======================  ==================================================================
             `not_an_entry`          a line that is no entry, or lines
             `other_session`         an entry of ours that belongs to another session
+            `blob`                  an entry's blob is missing, or not the one that was put
             `torn`                  the last line lacks its newline: bytes were cut off
             `missing`               numbers of a writer that are not there, and that no notice tells of
             `repeated`              numbers that are there again

@@ -19,6 +19,7 @@ from streamjournal.core.numbers import WriterNumbers
 from streamjournal.core.position import Position
 from streamjournal.core.summary import Summary
 from streamjournal.read.audit import Audit
+from streamjournal.read.blobs import blob_problem
 from streamjournal.read.findings import Findings
 from streamjournal.read.unflushed import Scan, StreamState, shards_of, start_in
 from streamjournal.read.verification import ChecksumState, Finding, Verification
@@ -39,16 +40,28 @@ _BEYOND: Final = (
 async def verify_journal(store: Store, session_id: str) -> Verification | None:
     """Check a session's journal; None if there is none.
 
-    Memory grows with the journal's writers, and not with its size; it costs one read of the journal.
+    Memory grows with the journal's writers and blobs, and not with its size, and holds one blob at a time.
+    It costs one read of the journal, and one of each blob that its entries point to.
 
     Raises:
         StoreUnavailableError, NotConfiguredError: the journal cannot be read.
     """
     try:
         async with store.open(session_id) as body:
-            return None if body is None else await _verify(session_id, body)
+            if body is None:
+                return None
+            audit = Audit(session_id)
+            checksum = Checksum()
+            async for lines in split_blocks(checksum.over(body.chunks)):
+                audit.take(lines)
     except CommitRefusedError as problem:
         return _unreadable(session_id, f"its metadata cannot be read, so its body was not checked: {problem}")
+    # Only now: the connection that the body comes over would be closed while blobs are fetched.
+    for at, entry_id, pointer in audit.blobs:
+        wrong = await blob_problem(store, session_id, entry_id, pointer)
+        if wrong is not None:
+            audit.findings.add_blob(at, f"points to {pointer['$blob']}, {wrong}")
+    return _judge(session_id, body, audit, checksum)
 
 
 async def is_on_stream(access: Access, session_id: str, state: StreamState) -> bool:
@@ -134,12 +147,8 @@ def _unreadable(session_id: str, text: str) -> Verification:
     return Verification(session_id, whole=False, where="journal", findings=[finding])
 
 
-async def _verify(session_id: str, body: Body) -> Verification:
+def _judge(session_id: str, body: Body, audit: Audit, checksum: Checksum) -> Verification:
     meta = body.head.meta
-    audit = Audit(session_id)
-    checksum = Checksum()
-    async for lines in split_blocks(checksum.over(body.chunks)):
-        audit.take(lines)
     findings = audit.findings
     if checksum.torn and meta is not None:
         findings.add(

@@ -19,6 +19,7 @@ from streamjournal.core.errors import CommitRefusedError, StoreUnavailableError
 from streamjournal.core.item import Item
 from streamjournal.core.position import Lineage, Position
 from streamjournal.core.summary import status_after
+from streamjournal.emit.batch import details_of, with_blob
 from streamjournal.read.audit import Audit
 from streamjournal.read.findings import MOST
 from streamjournal.read.verification import Finding, Verification
@@ -27,6 +28,7 @@ from streamjournal.store.commit import Committer
 from streamjournal.store.files import FilesStore
 from streamjournal.store.history import count_body
 from streamjournal.store.memory import MemoryStore, Version
+from streamjournal.store.names import blob_key
 from tests.sim.faults import Faults, FaultyStore
 from tests.sim.rig import WRITER, line
 from tests.sim.virtual import virtual_clock
@@ -117,6 +119,14 @@ def bench() -> Bench:
     return Bench()
 
 
+async def put_big(bench: Bench, *numbers: int) -> None:
+    """Commit entries whose details are in blobs."""
+    for n in numbers:
+        text = line("s", n, details={"n": n})
+        key = await bench.store.put_blob("s", f"{WRITER}-{n}", details_of(text))
+        await bench.commit(with_blob(text, key))
+
+
 # What is whole
 
 
@@ -138,6 +148,53 @@ async def test_a_whole_journal(bench: Bench) -> None:
     first, second = found.writers
     assert (first.writer, first.entries, first.highest, first.state) == (WRITER, 4, 4, "complete")
     assert (second.writer, second.entries, second.missing, second.state) == (OTHER, 2, [], "no interior gap")
+
+
+async def test_entries_with_blobs_are_whole(bench: Bench) -> None:
+    """As long as each blob is what was put; details that only look like a pointer have none."""
+    await put_big(bench, 1, 2)
+    await bench.write(3, details={"text": '"$blob"', "$blob": "x"})
+    assert (await bench.check()).findings == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda _: None, "is not in the store"),
+        (lambda data: data[:-1], "bytes, and the entry says"),
+        (lambda data: data.replace(b"2", b"7"), "SHA-256"),
+    ],
+)
+async def test_a_blob_that_is_gone_or_changed(
+    bench: Bench, change: Callable[[bytes], bytes | None], text: str
+) -> None:
+    """The journal is not whole; each is told with its line and its key."""
+    await put_big(bench, 1, 2, 3)
+    real = bench.store.get_blob
+
+    async def get(key: str) -> bytes | None:
+        data = await real(key)
+        assert data is not None
+        return data if key == blob_key("s", f"{WRITER}-1") else change(data.replace(b"3", b"2"))
+
+    bench.store.get_blob = get  # type: ignore[method-assign]
+    found = await bench.check()
+    assert not found.whole
+    assert [(finding.kind, finding.line) for finding in found.findings] == [("blob", 2), ("blob", 3)]
+    assert blob_key("s", f"{WRITER}-2") in found.findings[0].text
+    assert text in found.findings[0].text
+
+
+async def test_a_pointer_to_another_entrys_blob(bench: Bench) -> None:
+    """It is told, and that blob is not fetched."""
+    key = await bench.store.put_blob("other", "w-1", b"{}")
+    await bench.commit(with_blob(line("s", 1), key))
+
+    async def never(key: str) -> bytes | None:
+        raise AssertionError(f"{key} was fetched")
+
+    bench.store.get_blob = never  # type: ignore[method-assign]
+    assert "not its own" in only(await bench.check(), "blob").text
 
 
 async def test_only_the_end_of_a_writer_makes_it_complete(bench: Bench) -> None:
