@@ -29,7 +29,7 @@ from streamjournal.core.position import Lineage, Position
 from streamjournal.core.summary import Summary
 from streamjournal.store.history import count_body
 from streamjournal.store.meta import Meta
-from streamjournal.store.notices import with_notices
+from streamjournal.store.notices import Deletion, with_notices
 from streamjournal.store.port import Head, Store
 
 _MAX_TRIES = 8  # conflicts in a row before the caller's own backoff takes over
@@ -105,7 +105,7 @@ class Committer:
             LeaseLostError: from `still_ours`.
         """
         base = known if known is not None else await self._store.head(session_id)
-        deleted = False
+        deleted = await self._found_deleted(session_id) if base is None and items else None
         conflicts = 0
         backoff = Backoff(self._clock, first=0.05, longest=2.0)
         while True:
@@ -129,11 +129,20 @@ class Committer:
                 before, base = base, await self._store.head(session_id)
                 if base is not None and base.meta is not None and base.meta.commit == meta.commit:
                     return Committed(base, added, len(items) - len(fresh), conflicts)
-                deleted = base is None and (deleted or before is not None)
+                if base is not None:
+                    deleted = None
+                elif before is not None:
+                    deleted = Deletion.SEEN
                 await still_ours()
             else:
                 head = _with_all_writers(head, meta.writers)
                 return Committed(head, added, len(items) - len(fresh), conflicts)
+
+    async def _found_deleted(self, session_id: str) -> Deletion | None:
+        """A deletion that happened before this commit, while nobody remembered the journal: the numbers
+        of a new writer begin at 1 and would not show it.
+        """
+        return Deletion.FOUND if await self._store.was_deleted(session_id) else None
 
     async def _history(self, session_id: str, base: Head | None, items: Sequence[Item]) -> History:
         """What the journal at `base` has; by its metadata, or by its lines where that does not say."""
@@ -184,7 +193,7 @@ class Committer:
         fresh: list[Item],
         *,
         reached: Position,
-        deleted: bool,
+        deleted: Deletion | None,
     ) -> tuple[bytes, Meta]:
         """The bytes to add, and the metadata of the journal once it has them."""
         added = with_notices(

@@ -74,6 +74,10 @@ class FilesStore:
         state = await self._run(journal_folder.look, self._folder(session_name(session_id)))
         return _head(session_id, state)
 
+    async def was_deleted(self, session_id: str) -> bool:
+        """See `store.port.Store.was_deleted`; a folder that was deleted as a whole leaves no trace."""
+        return await self._run(journal_folder.was_deleted, self._folder(session_name(session_id)))
+
     async def append(self, session_id: str, base: Head | None, lines: bytes, meta: Meta) -> Head:
         """See `store.port.Store.append`.
 

@@ -23,12 +23,21 @@ from streamjournal.core.errors import (
     JournalGoneError,
 )
 from streamjournal.store.extra_lines import counting_extra
-from streamjournal.store.journal_folder import LOCK, META, Committed, State, opened, read_committed
+from streamjournal.store.journal_folder import (
+    FIRST,
+    LOCK,
+    META,
+    NEW_BODY,
+    Committed,
+    State,
+    left_behind,
+    opened,
+    read_committed,
+)
 from streamjournal.store.meta import Meta
 from streamjournal.store.names import JOURNAL
 
 _NEW_META: Final = ".meta.new"
-_NEW_BODY: Final = ".journal.new"
 _MODE: Final = 0o666  # the umask decides
 _BEGINNING: Final = 96  # bytes; an entry's id and time are in them
 _INTENT_BYTES: Final = 512  # always as long, so that a full disk cannot cut one short
@@ -104,15 +113,17 @@ def _begin(folder: Path, fd: int, lines: bytes, meta: Meta, now: float) -> State
     """
     if _exists(fd):
         raise CommitConflictError(f"{folder} has a journal already")
-    body = os.open(_NEW_BODY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE, dir_fd=fd)
+    before = left_behind(fd)
+    version = _next_version(before, meta) if before else _version(FIRST, meta)
+    body = os.open(NEW_BODY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE, dir_fd=fd)
     try:
         _write_all(body, lines)
     finally:
         os.close(body)
-    committed = Committed(_version(1, meta), len(lines), now, meta.encode())
+    committed = Committed(version, len(lines), now, meta.encode())
     _write_new_meta(fd, committed)
     _replace(fd, _NEW_META, META)
-    _replace(fd, _NEW_BODY, JOURNAL)
+    _replace(fd, NEW_BODY, JOURNAL)
     return State(committed, len(lines), 0)
 
 

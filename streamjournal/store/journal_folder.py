@@ -7,6 +7,7 @@ file               holds
 `.meta.json`       the committed size, version and metadata; replaced atomically, and
                    that replacement is the commit
 `.lock`            the OS lock of whoever appends, and his intent; never unlinked
+`.journal.new`     the first lines of a journal that is just being begun
 =================  =========================================================================
 
 Bytes beyond the committed size are no part of the journal yet. If the intent in the lock file
@@ -39,6 +40,8 @@ from streamjournal.store.names import JOURNAL
 
 META: Final = ".meta.json"
 LOCK: Final = ".lock"
+NEW_BODY: Final = ".journal.new"
+FIRST: Final = 1  # the counter in the version of a journal that was just begun, for the first time
 _MAX_META_FILE: Final = 64 * 1024
 _MAX_LOOKS: Final = 8
 
@@ -114,6 +117,27 @@ def look(folder: Path) -> State | None:
         return State(committed, body.st_size, body.st_mtime_ns)
 
 
+def was_deleted(folder: Path) -> bool:
+    """Whether there was a journal that is not there any more: its metadata is left."""
+    with opened(folder) as fd:
+        return fd is not None and left_behind(fd) is not None
+
+
+def left_behind(fd: int) -> Committed | None:
+    """The metadata of a journal that was deleted; None if there is a journal, or never was one.
+
+    A writer that died while it began a journal leaves metadata without a journal, too; but then the
+    lines that belong to it are still in `.journal.new`, and its version is the first. A journal that
+    begins where one was deleted goes on counting, so such a death does not hide the deletion.
+    """
+    committed = read_committed(fd)
+    if committed is None:
+        return None
+    begun = _size(NEW_BODY, fd) == committed.size and committed.version.startswith(f"{FIRST}.")
+    # the journal is looked for last: whoever begins it just now makes it out of `.journal.new`
+    return None if begun or _size(JOURNAL, fd) is not None else committed
+
+
 def open_body(folder: Path) -> tuple[io.FileIO, State] | None:
     """A journal's open file, and the state that belongs to exactly that file."""
     with opened(folder) as fd:
@@ -166,6 +190,13 @@ def read_committed(fd: int) -> Committed | None:
         return msgspec.json.decode(text, type=Committed)
     except msgspec.MsgspecError as problem:
         raise CommitRefusedError(f"{META} cannot be read: {problem}; delete it to go on without") from problem
+
+
+def _size(name: str, fd: int) -> int | None:
+    try:
+        return os.stat(name, dir_fd=fd).st_size
+    except FileNotFoundError:
+        return None
 
 
 def _generation(committed: Committed | None) -> str | None:

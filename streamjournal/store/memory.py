@@ -61,6 +61,7 @@ class MemoryStore:
         self._numbers = count(1)
         self.versions: dict[str, list[Version]] = {}
         self.deleted: list[list[Version]] = []
+        self._deleted_names: set[str] = set()
         self.blobs: dict[str, bytes] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
         self._letters_written: dict[str, float] = {}
@@ -71,6 +72,12 @@ class MemoryStore:
         """See `store.port.Store.head`."""
         await checkpoint()
         return self._head(session_id, self._latest(session_name(session_id)))
+
+    async def was_deleted(self, session_id: str) -> bool:
+        """See `store.port.Store.was_deleted`; it never forgets."""
+        await checkpoint()
+        name = session_name(session_id)
+        return name in self._deleted_names and name not in self.versions
 
     async def append(self, session_id: str, base: Head | None, lines: bytes, meta: Meta) -> Head:
         """See `store.port.Store.append`. Atomic: nothing is awaited between check and write."""
@@ -174,7 +181,9 @@ class MemoryStore:
 
     def delete_journal(self, session_id: str) -> None:
         """Take a journal away behind everybody's back."""
-        self.deleted.append(self.versions.pop(session_name(session_id)))
+        name = session_name(session_id)
+        self.deleted.append(self.versions.pop(name))
+        self._deleted_names.add(name)
 
     def adopt_journal(self, session_id: str, body: bytes) -> None:
         """Put a journal of an older tool there: a body without metadata."""

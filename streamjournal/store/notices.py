@@ -9,6 +9,7 @@ range may still be filled later (by a dead letter that is replayed): its notice 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
 from streamjournal.core.clock import format_timestamp
@@ -22,6 +23,13 @@ _WHY = (
 )
 
 
+class Deletion(Enum):
+    """When a journal was deleted, as far as its worker knows."""
+
+    SEEN = "while its worker ran"
+    FOUND = "while no worker wrote to it"
+
+
 def with_notices(
     session_id: str,
     fresh: list[Item],
@@ -29,7 +37,7 @@ def with_notices(
     now: int,
     *,
     new: bool,
-    deleted: bool,
+    deleted: Deletion | None,
 ) -> list[Item]:
     """The items to be committed, with the notices that are due before them.
 
@@ -38,7 +46,7 @@ def with_notices(
         jumps: where the writers' numbers jump among them.
         now: nanoseconds since 1970.
         new: this begins a journal.
-        deleted: an earlier journal of the session was seen before.
+        deleted: there was an earlier journal of the session.
     """
     missing = {jump.writer: jump.last for jump in jumps if new and jump.first == 1}
     after = {(jump.writer, jump.last + 1): jump for jump in jumps if not (new and jump.first == 1)}
@@ -55,9 +63,11 @@ def with_notices(
     return told
 
 
-def _restarted(session_id: str, before: Item, missing: dict[str, int], now: int, *, deleted: bool) -> Item:
+def _restarted(
+    session_id: str, before: Item, missing: dict[str, int], now: int, *, deleted: Deletion | None
+) -> Item:
     if deleted:
-        reason = "the journal was deleted while its worker ran; it begins again here"
+        reason = f"the journal was deleted {deleted.value}; it begins again here"
     else:
         reason = f"there is no journal, and {_late(missing)}: those before were {_WHY}"
     details = {"reason": reason, "missing": missing, "position": before.position.encode()}

@@ -121,6 +121,12 @@ class Store(Protocol):
         """A journal's head; None if there is no journal."""
         ...
 
+    async def was_deleted(self, session_id: str) -> bool:
+        """Whether there was a journal of this session that somebody deleted, as far as the store still
+        knows; False while there is one.
+        """
+        ...
+
     async def append(self, session_id: str, base: Head | None, lines: bytes, meta: Meta) -> Head:
         """Make a journal longer, in one atomic step. Tried once: what an error means is resolved by
         the committer (`store.commit`).

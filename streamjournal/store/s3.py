@@ -34,7 +34,14 @@ from streamjournal.store.names import (
 )
 from streamjournal.store.port import Body, DeadLetter, Head, Listed, ListedLetter, decode_letter
 from streamjournal.store.s3_append import Appender
-from streamjournal.store.s3_errors import S3_ERRORS, explain_s3, explained, is_beyond_end, is_missing
+from streamjournal.store.s3_errors import (
+    S3_ERRORS,
+    explain_s3,
+    explained,
+    is_beyond_end,
+    is_delete_marker,
+    is_missing,
+)
 from streamjournal.store.s3_probe import probe
 from streamjournal.store.s3_ranges import content_range, first_byte, http_range, may_have_bytes
 
@@ -85,6 +92,17 @@ class S3Store:
     async def head(self, session_id: str) -> Head | None:
         """See `store.port.Store.head`; one HeadObject."""
         return await self._head(journal_key(self._prefix, session_id), session_id)
+
+    async def was_deleted(self, session_id: str) -> bool:
+        """See `store.port.Store.was_deleted`; one HeadObject. Only a bucket with versioning knows."""
+        s3 = await self._client.get()
+        try:
+            await s3.head_object(Bucket=self._bucket, Key=journal_key(self._prefix, session_id))
+        except S3_ERRORS as problem:
+            if is_missing(problem):
+                return is_delete_marker(problem)
+            raise explain_s3(problem, self._bucket) from problem
+        return False
 
     async def append(self, session_id: str, base: Head | None, lines: bytes, meta: Meta) -> Head:
         """See `store.port.Store.append`. A 409 counts as a conflict: S3 has written nothing."""

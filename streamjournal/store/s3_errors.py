@@ -57,6 +57,17 @@ def is_missing(error: BaseException) -> bool:
     return error_code(error) in _MISSING
 
 
+def is_delete_marker(error: BaseException) -> bool:
+    """Whether a missing object was deleted from a bucket that keeps versions.
+
+    Source: the S3 API reference, HeadObject, response header `x-amz-delete-marker`.
+    """
+    if not isinstance(error, boto.ClientError):
+        return False
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return bool(headers.get("x-amz-delete-marker", "").lower() == "true")
+
+
 def is_beyond_end(error: BaseException) -> bool:
     """Whether the range asked for holds no byte of the object."""
     return error_code(error) in ("InvalidRange", "416")

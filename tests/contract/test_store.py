@@ -172,6 +172,22 @@ async def test_a_deleted_journal_can_be_begun_again(store: Store, rig: Rig) -> N
     assert head.size == 8
 
 
+async def test_a_deletion_is_remembered(store: Store, rig: Rig) -> None:
+    """Of a journal that was there and is not any more, until it begins again; each time anew."""
+    assert not await store.was_deleted("s")
+    for again in range(1, 3):
+        await store.append("s", None, b'{"n":1}\n', some_meta(1, generation=f"g{again}"))
+        assert not await store.was_deleted("s")
+        rig.delete_traceably("s")
+        assert await store.was_deleted("s")
+        assert await store.head("s") is None
+    assert not await store.was_deleted("other")
+    head = await store.append("s", None, b'{"n":3}\n', some_meta(1, generation="g3"))
+    assert not await store.was_deleted("s")
+    await store.append("s", head, b'{"n":4}\n', some_meta(2, generation="g3"))
+    assert rig.raw("s") == b'{"n":3}\n{"n":4}\n'
+
+
 @pytest.mark.parametrize(
     ("start", "stop", "expected"),
     [

@@ -169,6 +169,9 @@ class FaultyStore:
     async def head(self, session_id: str) -> Head | None:
         return await self.faults.around("store.head", lambda: self.inner.head(session_id))
 
+    async def was_deleted(self, session_id: str) -> bool:
+        return await self.faults.around("store.was_deleted", lambda: self.inner.was_deleted(session_id))
+
     async def append(self, session_id: str, base: Head | None, lines: bytes, meta: Meta) -> Head:
         return await self.faults.around(
             "store.append", lambda: self.inner.append(session_id, base, lines, meta)

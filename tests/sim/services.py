@@ -118,6 +118,11 @@ class RemoteStore:
     async def head(self, session_id: str) -> Head | None:
         return await self._network.call(self._host, "store.head", lambda: self._store.head(session_id))
 
+    async def was_deleted(self, session_id: str) -> bool:
+        return await self._network.call(
+            self._host, "store.was_deleted", lambda: self._store.was_deleted(session_id)
+        )
+
     async def append(self, session_id: str, base: Head | None, lines: bytes, meta: Meta) -> Head:
         async def append() -> Head:
             try:

@@ -31,6 +31,9 @@ class Rig(Protocol):
     def delete(self, session_id: str) -> None:
         """Take a journal away."""
 
+    def delete_traceably(self, session_id: str) -> None:
+        """Take a journal away in the way of which the store keeps a trace."""
+
     def raw(self, session_id: str) -> bytes:
         """A journal's bytes as any other tool sees them."""
 
@@ -42,6 +45,7 @@ class MemoryRig:
         self.store = MemoryStore()
         self.adopt = self.store.adopt_journal
         self.delete = self.store.delete_journal
+        self.delete_traceably = self.store.delete_journal
         self.raw = self.store.body
 
 
@@ -64,6 +68,10 @@ class FilesRig:
     def delete(self, session_id: str) -> None:
         """See `Rig`."""
         shutil.rmtree(self.path(session_id).parent)
+
+    def delete_traceably(self, session_id: str) -> None:
+        """See `Rig`; the file alone, not its folder."""
+        self.path(session_id).unlink()
 
     def raw(self, session_id: str) -> bytes:
         """See `Rig`."""
@@ -88,6 +96,10 @@ class S3Rig:
     def delete(self, session_id: str) -> None:
         """See `Rig`."""
         self.client.delete_object(Bucket=self.bucket, Key=journal_key(PREFIX, session_id))
+
+    def delete_traceably(self, session_id: str) -> None:
+        """See `Rig`; the bucket has versioning, as `init` makes it."""
+        self.delete(session_id)
 
     def raw(self, session_id: str) -> bytes:
         """See `Rig`."""

@@ -263,6 +263,32 @@ async def test_a_deleted_journal_begins_again_with_a_notice(bench: Bench) -> Non
     await check_journals(bench.store)
 
 
+async def test_a_journal_deleted_while_nobody_wrote_begins_again_with_a_notice(bench: Bench) -> None:
+    """Nobody remembers it, and the new writer's numbers begin at 1: the store's trace tells of it."""
+    await bench.commit(ours(1, 10))
+    bench.store.delete_journal("s")
+    bench.faults.calls.clear()
+    bench.fail(CommitUnknownError("timeout"))
+    await bench.commit(ours(1, 11, writer=OTHER))
+    assert bench.ids()[1:] == [f"{OTHER}-1"]
+    (restarted,) = bench.notices()
+    assert restarted["event_type"] == "JOURNAL_RESTARTED"
+    assert restarted["details"]["missing"] == {}
+    assert restarted["details"]["reason"].startswith("the journal was deleted while no worker wrote to it;")
+    assert bench.faults.calls["store.was_deleted"] == 1
+    await check_journals(bench.store)
+
+
+async def test_a_store_that_does_not_say_whether_there_was_a_journal_begins_none(bench: Bench) -> None:
+    """The commit fails and nothing is written; the next one asks again."""
+    bench.faults.script["store.was_deleted"].append(Fault(StoreUnavailableError("503")))
+    with pytest.raises(StoreUnavailableError):
+        await bench.commit(ours(1, 10))
+    assert bench.store.body("s") == b""
+    await bench.commit(ours(1, 10))
+    assert bench.ids() == numbers(1)
+
+
 async def test_the_notice_survives_a_failing_first_try(bench: Bench) -> None:
     """Deleted, and the write that begins it again fails too: the notice is still the first line."""
     await bench.commit(ours(1, 10))

@@ -141,6 +141,36 @@ async def test_a_writer_may_die_at_any_call_of_a_beginning(
         assert rig.raw("s") == FIRST
 
 
+@pytest.mark.parametrize("deleted", [False, True], ids=["never there", "deleted"])
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+async def test_a_writer_that_dies_while_it_begins_is_no_deletion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool, deleted: bool
+) -> None:
+    """Nor does it hide one, wherever it dies, and however often."""
+    calls = _changes_of_an_append(tmp_path / "counted", monkeypatch, None)
+    for survived in range(calls - done):
+        rig = FilesRig(tmp_path / f"home{survived}")
+        if deleted:
+            await begin(rig.store, "s", FIRST)
+            rig.delete_traceably("s")
+        for _ in range(3):
+            with monkeypatch.context() as patch:
+                Killer(patch, survived, done=done)
+                with pytest.raises(Died):
+                    journal_append.append(rig.path("s").parent, None, SECOND, some_meta(2), 1.0)
+            assert await rig.store.was_deleted("s") is deleted
+        await begin(rig.store, "s", THIRD)
+        assert not await rig.store.was_deleted("s")
+        assert await read(rig.store, "s") == THIRD
+
+
+async def test_a_folder_that_was_deleted_leaves_no_trace(rig: FilesRig) -> None:
+    """It is as if there had never been a journal."""
+    await begin(rig.store, "s", FIRST)
+    rig.delete("s")
+    assert not await rig.store.was_deleted("s")
+
+
 async def test_lines_added_by_hand_stay_and_are_counted(rig: FilesRig) -> None:
     """A line that a person appended shows with the next commit, newline and all, and counts."""
     base = await begin(rig.store, "s", FIRST)

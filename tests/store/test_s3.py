@@ -388,12 +388,36 @@ async def test_errors_of_other_calls(
     """A read that fails says what to do, or that it may work later."""
     for operation, way in (
         ("head_object", lambda: rig.store.head("s")),
+        ("head_object", lambda: rig.store.was_deleted("s")),
         ("get_object", lambda: read(rig.store, "s")),
         ("put_object", lambda: rig.store.put_blob("s", "w-1", b"{}")),
     ):
         faulty.faults = [Fault(operation, error)]
         with pytest.raises(expected, match=text):
             await way()
+
+
+async def test_whether_a_journal_was_deleted_is_one_request(rig: S3Rig, faulty: FaultyClient) -> None:
+    """By the delete marker; once every version was deleted there is none."""
+    await begin(rig.store, "s", LINE)
+    rig.delete("s")
+    faulty.calls.clear()
+    assert await rig.store.was_deleted("s")
+    assert faulty.calls == ["head_object"]
+    found = rig.client.list_object_versions(Bucket=rig.bucket)
+    for one in found["Versions"] + found["DeleteMarkers"]:
+        rig.client.delete_object(Bucket=rig.bucket, Key=one["Key"], VersionId=one["VersionId"])
+    assert not await rig.store.was_deleted("s")
+
+
+async def test_without_versioning_a_deletion_leaves_no_trace(rig: S3Rig, faulty: FaultyClient) -> None:
+    """It is as if there had never been a journal."""
+    bucket = f"{rig.bucket}-plain"
+    rig.client.create_bucket(Bucket=bucket)
+    store = S3Store(bucket, clock=SYSTEM, client=faulty)
+    await begin(store, "s", LINE)
+    rig.client.delete_object(Bucket=bucket, Key=KEY)
+    assert not await store.was_deleted("s")
 
 
 async def test_metadata_of_a_newer_version_is_refused(rig: S3Rig) -> None:
