@@ -35,6 +35,7 @@ _CHUNK: Final = 65_536  # a pipe's capacity on Linux
 _MAX_AFTERMATH_BYTES: Final = 2**20  # what the largest pipe can hold at the command's end
 _MAX_TOOL_CHARS: Final = 64
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HEADER: Final = re.compile(r"(?P<prefix>-H|)(?P<name>[\w-]+)(?P<colon>:\s*)(?P<value>.*)", re.DOTALL)
 _OPTION: Final = re.compile(r"(?P<name>--?[\w-]+|\w+)(?P<equals>=?)(?P<value>.*)", re.DOTALL)
 
 
@@ -90,22 +91,34 @@ async def run_command(
 
 
 def without_secrets(command: Sequence[str]) -> list[str]:
-    """A command line whose secrets are taken out: of `--password=…`, `--password …` and `TOKEN=…`."""
+    """A command line whose secrets are taken out: of `--password=…`, `--password …`, `TOKEN=…`, and of
+    headers: `X-Api-Key: …`. What follows a secret's option is its value, whatever it looks like.
+    """
     shown: list[str] = []
-    secret_next = False
+    value_next = False
     for word in command:
-        if secret_next and not word.startswith("-"):
-            shown.append(REDACTED)
-            secret_next = False
-            continue
-        option = _OPTION.fullmatch(word)
-        secret = option is not None and is_secret_name(option["name"])
-        secret_next = secret and option is not None and not option["equals"] and word.startswith("-")
-        if secret and option is not None and option["equals"]:
-            shown.append(f"{option['name']}={REDACTED}")
-        else:
-            shown.append(word)
+        text, takes_next = _without_secret(word)
+        shown.append(REDACTED if value_next else text)
+        # also where this was a value: if it was an option after all, the next one is the secret
+        value_next = takes_next
     return shown
+
+
+def _without_secret(word: str) -> tuple[str, bool]:
+    """A word without its secret, and whether the next word is one."""
+    header = _HEADER.fullmatch(word)
+    if header is not None and is_secret_name(header["name"]):
+        if not header["value"]:
+            return word, True
+        return f"{header['prefix']}{header['name']}{header['colon']}{REDACTED}", False
+    option = _OPTION.fullmatch(word)
+    if option is None:
+        return word, False
+    if not option["equals"]:
+        return word, word.startswith("-") and is_secret_name(option["name"])
+    if is_secret_name(option["name"]):
+        return f"{option['name']}={REDACTED}", False
+    return f"{option['name']}={_without_secret(option['value'])[0]}", False
 
 
 class _Run:
