@@ -1,9 +1,9 @@
 """How the workers stand, seen from outside: stream, shards, who holds them, whether they move, lag.
 
 Everything comes from the stream and the lease table, so it needs no worker's help, and works when all of
-them are dead. A row says who took a lease, not whether he lives. So it is looked at again for a moment;
-for longer only if records wait and their holder has given no sign of life, because then the answer
-matters, and a living one gives a sign within the lease's duration.
+them are dead. A row says who took a lease, not whether he lives. So it is looked at again until each holder
+has given a sign of life, or a lease's duration has passed: by then a living one would have, and a worker
+that stands by would have taken over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from streamjournal.core.settings import Settings
 from streamjournal.leases.port import Lease, Leases
 from streamjournal.stream.port import Shard, Stream
 
-_LOOK_SECONDS: Final = 2.0  # that a holder is given to show that it lives, if nothing depends on it
+_TELL_AFTER: Final = 0.4  # of a lease's duration: a holder that lives has renewed its lease by then
 _LOOK_EVERY: Final = 0.25
 _ANSWER_SECONDS: Final = 15.0  # for stream and lease table to answer
 _LONGEST_FLUSH: Final = 300.0  # seconds that an entry may wait for its flush, where writes are paid for
@@ -113,7 +113,7 @@ class Status(msgspec.Struct, frozen=True):
 async def survey(
     settings: Settings, clock: Clock = SYSTEM, *, on_wait: Callable[[float], None] = lambda _: None
 ) -> Status:
-    """Look at everything. Takes up to two seconds, or a lease's duration if somebody may be dead.
+    """Look at everything. Takes a third of a lease's duration, or all of it if somebody may be dead.
 
     Args:
         on_wait: called with the seconds at most, before a long look.
@@ -196,13 +196,12 @@ class Survey:
         """Look at the rows until every holder has given a sign of life, or has had the time to."""
         rows = dict(first)
         told = False
+        patience = self._settings.lease_seconds + 1
         while True:
-            left = self._undecided(rows)
-            patience = self._settings.lease_seconds + 1 if True in left else _LOOK_SECONDS
             passed = self._clock.monotonic() - began
-            if not left or passed >= patience:
+            if passed >= patience or not self._is_undecided(rows):
                 return rows
-            if passed >= _LOOK_SECONDS and not told:
+            if passed >= _TELL_AFTER * self._settings.lease_seconds and not told:
                 told = True
                 self._on_wait(patience - passed)
             await anyio.sleep(_LOOK_EVERY)
@@ -217,16 +216,13 @@ class Survey:
             if before is not None and before.checkpoint != row.checkpoint:
                 self._moved.add(key)
 
-    def _undecided(self, rows: Mapping[str, Lease]) -> list[bool]:
-        """One item for each held shard that a further look may say more of: whether records wait there."""
-        left = []
-        for key, row in rows.items():
-            if row.holder is None or key not in self._waiting:
-                continue
-            waits = bool(self._waiting[key].lag_ms)
-            if row.holder not in self._alive or (self._is_late(key) and key not in self._moved):
-                left.append(waits)
-        return left
+    def _is_undecided(self, rows: Mapping[str, Lease]) -> bool:
+        """Whether there is a held shard that a further look may say more of."""
+        held = [key for key, row in rows.items() if row.holder is not None and key in self._waiting]
+        return any(
+            rows[key].holder not in self._alive or (self._is_late(key) and key not in self._moved)
+            for key in held
+        )
 
     def _is_late(self, shard_id: str) -> bool:
         """Whether records wait for longer than any flush may take."""
@@ -288,8 +284,7 @@ class Survey:
         for one in shards:
             if one.state == "stands still" and one.worker not in self._alive:
                 found.append(
-                    f"{one.shard} stands still: {one.worker} gives no sign of life; another worker takes it "
-                    f"over within {self._settings.lease_seconds:.0f} s, if one runs"
+                    f"{one.shard} stands still: {one.worker} gives no sign of life; {self._successor()}"
                 )
             elif one.state == "stands still":
                 found.append(
@@ -300,7 +295,22 @@ class Survey:
                 found.append(f"{one.shard} cannot be read: {self._waiting[one.shard].problem}")
             if one.trimmed:
                 found.append(f"{one.shard}: the stream has deleted records after its checkpoint, unread")
+        silent: dict[str, list[str]] = {}
+        for one in shards:
+            if one.state in ("idle", "parents first") and one.worker not in (None, *self._alive):
+                silent.setdefault(one.worker or "", []).append(one.shard)
+        for worker, names in silent.items():
+            found.append(
+                f"{_listed(names)}: held by {worker}, a worker that gives no sign of life, so what "
+                f"comes would wait; {self._successor()}"
+            )
         return found
+
+    def _successor(self) -> str:
+        """Who goes on for a dead worker. One that stood by would have taken over during the look."""
+        if self._alive:
+            return f"another worker takes over within {self._settings.lease_seconds:.0f} s"
+        return "start a worker: `streamjournal worker`"
 
 
 def _checkpoint_of(row: Lease | None) -> str:

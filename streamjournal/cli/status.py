@@ -33,9 +33,9 @@ def status(
 ) -> None:
     """Show the workers, who holds which shard, and how far each is behind.
 
-    Looks for 2 seconds at most; for 11 if records wait and their worker gives no sign of life.
+    Looks for 4 seconds at most; for 11 if a worker gives no sign of life.
 
-    Exits with 1 if records wait that nobody moves.
+    Exits with 1 if records wait that nobody moves, or if a worker that holds a shard gives no sign of life.
     """
     import anyio
 
@@ -59,7 +59,7 @@ def status(
 
 def _tell_wait(seconds: float) -> None:
     if sys.stderr.isatty():
-        notice(f"records wait, and their worker has not shown itself yet; looking for {seconds:.0f} s more")
+        notice(f"a worker has not shown that it lives, or moves; looking for {seconds:.0f} s more")
 
 
 def _show(found: Status) -> None:
