@@ -29,6 +29,7 @@ from streamjournal import Journal
 
 FLOOR = "floor: msgspec encode, append to a deque"
 DURABLE = "emit, spool on"
+PLAIN = "emit, spool on, redaction off"
 FLOOR_BURSTS = "the floor in bursts"
 STEADY = "emit in bursts, spool on, sender at work"
 SPAN = "OpenTelemetry span, BatchSpanProcessor"
@@ -51,6 +52,7 @@ def main() -> None:
         cases = {
             FLOOR: stack.enter_context(floor(samples)),
             "emit, spool off": stack.enter_context(emitting(samples, Path(folder, "a"), spool="off")),
+            PLAIN: stack.enter_context(emitting(samples, Path(folder, "d"), redact=False)),
             DURABLE: stack.enter_context(emitting(samples, Path(folder, "b"))),
             FLOOR_BURSTS: stack.enter_context(floor(samples, bursts=True)),
             STEADY: stack.enter_context(emitting(samples, Path(folder, "c"), steady=True)),
@@ -127,11 +129,16 @@ def in_bursts(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
 
 @contextmanager
 def emitting(
-    samples: Sequence[Sample], home: Path, *, spool: str | None = None, steady: bool = False
+    samples: Sequence[Sample],
+    home: Path,
+    *,
+    spool: str | None = None,
+    steady: bool = False,
+    redact: bool = True,
 ) -> Iterator[Case]:
     """`Journal.emit`, embedded; the stream is flushed between rounds."""
     linger = 0.05 if steady else 3600.0
-    with Journal(home=home, spool=spool, linger=linger, flush_interval=1.0) as journal:
+    with Journal(home=home, spool=spool, linger=linger, flush_interval=1.0, redact=redact) as journal:
         emit = journal.emit
 
         def run() -> Spent:
