@@ -60,7 +60,7 @@ def run(name: str, *arguments: str | Path) -> dict[str, list[dict[str, Any]]]:
 def test_emit_stands_beside_floor_and_peers(data: Path) -> None:
     """Every way of taking an entry has a positive cost, and ratios to the floor and to the span."""
     rows = run("emit", data, "--rounds", "3")["microseconds per entry"]
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert all(row["µs (median)"] >= row["µs (best)"] > 0 for row in rows)
     floor, *_, span = rows
     assert floor["x floor"] == 1
