@@ -33,7 +33,7 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def clean_logging() -> Iterator[None]:
     """How a command that ran in this process logs is not how the next test's code does."""
-    loggers = [logging.getLogger(), logging.getLogger("streamjournal.emit")]
+    loggers = [logging.getLogger(name) for name in ("", "streamjournal", "streamjournal.emit")]
     levels = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, levels, strict=True):
