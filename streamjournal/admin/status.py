@@ -163,7 +163,7 @@ class Survey:
             identity = await self._stream.identity()
             retention = await self._stream.retention()
             shards = await self._stream.shards()
-            self._named = f"{identity.arn} {identity.created}"
+            self._named = identity.named
             first = await self._rows()
         if scope.cancelled_caught:
             raise StreamUnavailableError(

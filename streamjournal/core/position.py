@@ -28,6 +28,11 @@ class StreamIdentity(NamedTuple):
     created: str
 
     @property
+    def named(self) -> str:
+        """The identity as rows of the lease table carry it."""
+        return f"{self.arn} {self.created}"
+
+    @property
     def digest(self) -> str:
         """16 hex digits that stand for the identity where room is short (an object's metadata)."""
         return hashlib.sha256(f"{self.arn}\n{self.created}".encode()).hexdigest()[:16]

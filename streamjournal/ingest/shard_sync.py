@@ -39,7 +39,7 @@ class ShardSync:
         deleted its row. What was committed already is then read again and recognised.
         """
         found = {row.key: row for row in await self._leases.rows()}
-        stream = f"{identity.arn} {identity.created}"
+        stream = identity.named
         rows: dict[str, Lease] = {}
         for shard in shards:
             rows[shard.id] = await self._row_of(shard, found.pop(shard.id, None), stream)

@@ -57,7 +57,7 @@ async def stream_state(stream: Stream, leases: Leases) -> StreamState:
         StreamUnavailableError, NotConfiguredError: the stream cannot be read.
     """
     identity = await stream.identity()
-    named = f"{identity.arn} {identity.created}"
+    named = identity.named
     try:
         rows = await leases.rows()
     except (UnavailableError, NotConfiguredError):

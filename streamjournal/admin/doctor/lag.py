@@ -26,7 +26,7 @@ class _Known:
     """What all shards share."""
 
     def __init__(self, identity: StreamIdentity, retention: float, *, embedded: bool) -> None:
-        self.stream = f"{identity.arn} {identity.created}"
+        self.stream = identity.named
         self.retention = retention
         self.embedded = embedded
 
